@@ -1,0 +1,5 @@
+//! ktracefs(8), the daemon.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,85 @@
+//! What a source of events must do. Two are made for this contract: [`crate::ptrace`] and, later, one on eBPF.
+//!
+//! A backend is told what to trace through [`Backend::apply`] and says what happened by calling the plain functions of
+//! [`crate::hooks`], as the kernel's call sites call `ktr_*`; events do not go through the trait. It promises:
+//!
+//! 1. The records of one thread come in program order, each stamped with the event's own time, thread and name.
+//! 2. When `apply` has returned [`InForce::All`], every system call begun after that is seen; `None` as what to trace
+//!    is a detach that the process does not feel.
+//! 3. When `settle` has returned, what happened before the call is in the sink.
+//! 4. Both return by the given time. What could not be done by then goes on by itself and is reported as such.
+//! 5. After `apply`, where EMUL is on, an EMUL record went out (R31).
+//! 6. A new thread is traced with its process. For a new process it calls [`crate::proc::ProcTable::fork`], at an exec
+//!    [`crate::hooks::exec`], at the end [`crate::proc::ProcTable::exit`].
+//! 7. Nothing that goes wrong hurts the traced process: the worst is that it is no longer traced, which is counted and
+//!    logged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::facility::Facs;
+use crate::proc::{Proc, Trace};
+use crate::sink::Policy;
+
+/// How far an [`Backend::apply`] came in its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InForce {
+    /// All threads.
+    All,
+    /// Some threads cannot be stopped now (the caller itself, one in disk sleep); they follow by themselves.
+    Partly,
+}
+
+/// What a backend is asked for, before anything changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Want {
+    /// Facilities named one by one: each must be possible.
+    pub facs: Facs,
+    /// The policy of the sink.
+    pub policy: Policy,
+}
+
+/// Costs that a backend knows of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Costs {
+    /// Stops of traced threads.
+    pub stops: u64,
+    /// Nanoseconds from a stop seen to its resume, in all.
+    pub stopped_ns: u64,
+    /// Threads it watches.
+    pub threads: u64,
+}
+
+/// A source of events.
+pub trait Backend: Send + Sync {
+    /// Its name in `ctl` and `stat`.
+    fn name(&self) -> &'static str;
+
+    /// The facilities it can give: what `all` means.
+    fn facilities(&self) -> Facs;
+
+    /// Whether it can do this.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP with the facility or policy that it cannot give.
+    fn can(&self, want: &Want) -> Result<()>;
+
+    /// Brings what is traced of `proc` to this; the same twice changes nothing; `None` detaches.
+    ///
+    /// # Errors
+    /// ESRCH, EPERM of the kernel, EBUSY where another tracer holds it: then nothing has changed.
+    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, by: Instant) -> Result<InForce>;
+
+    /// Returns when what happened to `proc` before this call is in the sink.
+    ///
+    /// # Errors
+    /// ESRCH.
+    fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()>;
+
+    /// What watching has cost, in all or of one process.
+    fn costs(&self, proc: Option<&Proc>) -> Costs;
+
+    /// Detaches everything, before the daemon ends.
+    fn shutdown(&self, by: Instant);
+}

@@ -1,0 +1,3 @@
+//! ktrace(1).
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! ktruss(1).
+
+fn main() {}

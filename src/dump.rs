@@ -1,0 +1,1 @@
+//! Records to the text of kdump, column by column as NetBSD prints it.

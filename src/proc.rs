@@ -1,0 +1,218 @@
+//! Processes: what /proc says of them, their identity, and the table of the traced ones.
+
+mod table;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::error::{Error, Result};
+use crate::facility::Facs;
+use crate::record::Comm;
+use crate::sink::{Sink, Writer};
+use crate::syscall::Calls;
+use std::sync::Arc;
+
+pub use table::{Binding, Bound, Proc, ProcTable};
+
+/// Which process, for good: a number alone is used again (invariant 6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ProcId {
+    /// Process id.
+    pub pid: i32,
+    /// Start time in clock ticks since boot (field 22 of /proc/pid/stat).
+    pub start: u64,
+}
+
+impl ProcId {
+    /// The process that has this number now.
+    ///
+    /// # Errors
+    /// ESRCH where there is none, or the number is a thread's.
+    pub fn of(pid: i32) -> Result<ProcId> {
+        let stat = Stat::of(pid)?;
+        if tgid(pid)? != pid {
+            return Err(Error::Gone { pid });
+        }
+        Ok(ProcId { pid, start: stat.start })
+    }
+
+    /// That this is still the process with that number, and that it is not dead.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn check(self) -> Result<Stat> {
+        let stat = Stat::of(self.pid)?;
+        match stat.start == self.start && !stat.is_dead() {
+            true => Ok(stat),
+            false => Err(Error::Gone { pid: self.pid }),
+        }
+    }
+}
+
+/// What /proc/pid/stat says (proc_pid_stat(5)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// Command name.
+    pub comm: Comm,
+    /// State letter.
+    pub state: u8,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgrp: i32,
+    /// Kernel flags of the process (`PF_*`).
+    pub flags: u32,
+    /// Number of threads.
+    pub threads: u32,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+}
+
+/// `PF_KTHREAD` of the kernel's sched.h.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+impl Stat {
+    /// Of a process or thread.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn of(pid: i32) -> Result<Stat> {
+        let text = fs::read(format!("/proc/{pid}/stat")).map_err(|_| Error::Gone { pid })?;
+        Stat::parse(&text).ok_or(Error::Gone { pid })
+    }
+
+    fn parse(text: &[u8]) -> Option<Stat> {
+        // The name may hold anything, parentheses too: it ends at the last one.
+        let open = text.iter().position(|&b| b == b'(')?;
+        let close = text.iter().rposition(|&b| b == b')')?;
+        let comm = Comm::new(text.get(open + 1..close)?);
+        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+        let mut field = rest.split_ascii_whitespace();
+        let state = *field.next()?.as_bytes().first()?;
+        let ppid = field.next()?.parse().ok()?;
+        let pgrp = field.next()?.parse().ok()?;
+        let flags = field.nth(3)?.parse().ok()?;
+        let threads = field.nth(10)?.parse().ok()?;
+        let start = field.nth(1)?.parse().ok()?;
+        Some(Stat { comm, state, ppid, pgrp, flags, threads, start })
+    }
+
+    /// Kernel threads have no memory of their own and cannot be traced.
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
+    }
+
+    /// A zombie or a process being removed.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// One field of /proc/pid/status, its text after the colon.
+///
+/// # Errors
+/// ESRCH.
+pub fn status_field(pid: i32, name: &str) -> Result<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::Gone { pid })?;
+    let field = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(field.unwrap_or("").trim().to_owned())
+}
+
+/// The process that thread `tid` belongs to. A process id from FUSE is a thread's.
+///
+/// # Errors
+/// ESRCH.
+pub fn tgid(tid: i32) -> Result<i32> {
+    status_field(tid, "Tgid")?.parse().map_err(|_| Error::Gone { pid: tid })
+}
+
+/// The tracer of a thread, 0 for none.
+pub fn tracer_of(tid: i32) -> i32 {
+    status_field(tid, "TracerPid").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The living threads of a process.
+///
+/// # Errors
+/// ESRCH.
+pub fn threads(pid: i32) -> Result<Vec<i32>> {
+    numbers(&format!("/proc/{pid}/task")).map_err(|_| Error::Gone { pid })
+}
+
+/// Every process id there is.
+///
+/// # Errors
+/// Those of reading /proc.
+pub fn pids() -> io::Result<Vec<i32>> {
+    numbers("/proc")
+}
+
+fn numbers(dir: &str) -> io::Result<Vec<i32>> {
+    let names = fs::read_dir(dir)?;
+    Ok(names.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// All living descendants of a process, parents before their children, the process itself not among them.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> =
+        pids().unwrap_or_default().into_iter().filter_map(|p| Some((p, Stat::of(p).ok()?.ppid))).collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(p, _)| *p));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// The members of a process group.
+pub fn group(pgrp: i32) -> Vec<i32> {
+    let member = |pid: &i32| Stat::of(*pid).is_ok_and(|s| s.pgrp == pgrp && !s.is_dead());
+    pids().unwrap_or_default().into_iter().filter(member).collect()
+}
+
+/// What is traced of a process, and into which file: `p_traceflag` and `p_tracep` of the seed. Never changed: a change
+/// is a new one.
+#[derive(Debug)]
+pub struct Trace {
+    /// The facilities.
+    pub facs: Facs,
+    /// `KTRFAC_INHERIT`: new children get the same.
+    pub inherit: bool,
+    /// `KTRFAC_ROOT`: set by uid 0, and kept across a set-id exec (R18, R23).
+    pub root: bool,
+    /// Only these system calls, all where `None`.
+    pub calls: Option<Arc<Calls>>,
+    /// Name of the backend that watches.
+    pub backend: &'static str,
+    /// The trace file, kept open by this.
+    pub writer: Writer,
+}
+
+impl Trace {
+    /// The trace file.
+    pub fn sink(&self) -> &Arc<Sink> {
+        self.writer.sink()
+    }
+
+    /// The same into the same file, for an inheriting child.
+    pub fn inherited(&self) -> Trace {
+        Trace {
+            facs: self.facs,
+            inherit: self.inherit,
+            root: self.root,
+            calls: self.calls.clone(),
+            backend: self.backend,
+            writer: self.sink().writer(),
+        }
+    }
+}
+
+/// A pidfd: readable when the process is dead.
+///
+/// # Errors
+/// ESRCH, or what pidfd_open(2) says.
+pub fn pidfd(pid: i32) -> Result<OwnedFd> {
+    crate::sys::pidfd_open(pid).map_err(|errno| Error::sys("pidfd_open", pid, errno))
+}

@@ -1,0 +1,1 @@
+//! Linux's signals: number to name, and what each does by default (signal(7)).

@@ -1,0 +1,148 @@
+//! The ring itself: bytes in a circle, cut into records, with no idea of readers or policies.
+//!
+//! Positions count bytes since the start and never wrap; only the index into the memory does.
+
+use std::sync::Arc;
+
+use super::Budget;
+use crate::record::{self, HEADER_LEN, Stamp};
+use crate::syscall::Abi;
+
+/// Bytes taken from the budget at a time.
+const STEP: usize = 64 << 10;
+/// A padding byte of the header that, inside the ring, holds the record's ABI. It is zero in every stream.
+const MARK: usize = 29;
+
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// Zeroed by the kernel on first touch: memory is used only as far as `granted`.
+    mem: Vec<u8>,
+    /// Bytes of `mem` in the budget, and the modulus of every position once the first lap is over.
+    granted: usize,
+    /// True while more can be asked for: nothing has wrapped yet.
+    growing: bool,
+    budget: Arc<Budget>,
+    tail: u64,
+    tail_seq: u64,
+    head: u64,
+}
+
+impl Ring {
+    /// A ring of `size` bytes; `None` where the budget has no room for its first step.
+    pub(super) fn new(size: usize, budget: &Arc<Budget>) -> Option<Ring> {
+        let granted = size.min(STEP);
+        budget.take(granted).then(|| Ring {
+            mem: vec![0; size],
+            granted,
+            growing: granted < size,
+            budget: Arc::clone(budget),
+            tail: 0,
+            tail_seq: 0,
+            head: 0,
+        })
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.mem.len()
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.granted
+    }
+
+    pub(super) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Number of records ever let go: the sequence number of the oldest one held.
+    pub(super) fn tail_seq(&self) -> u64 {
+        self.tail_seq
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Free bytes without letting go of anything or asking for more.
+    pub(super) fn free(&self) -> usize {
+        self.granted - (self.head - self.tail) as usize
+    }
+
+    /// Makes `len` bytes free: asks the budget for more memory on the first lap, then lets go of the oldest records
+    /// that end at or before `droppable`.
+    pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
+        while self.growing && self.free() < len {
+            let more = STEP.min(self.mem.len() - self.granted);
+            if more == 0 || !self.budget.take(more) {
+                self.growing = false;
+            } else {
+                self.granted += more;
+            }
+        }
+        while self.free() < len && self.tail < self.head {
+            let next = self.tail + self.record_len(self.tail) as u64;
+            if next > droppable {
+                return false;
+            }
+            self.tail = next;
+            self.tail_seq += 1;
+        }
+        self.free() >= len
+    }
+
+    /// Adds a record; [`Ring::make_room`] has made sure of the room.
+    pub(super) fn push(&mut self, record: &[u8], abi: Abi) {
+        // While the ring can still grow nothing may wrap: the modulus would change under it.
+        if self.growing && self.head + record.len() as u64 > self.granted as u64 {
+            self.growing = false;
+        }
+        self.write(self.head, record);
+        let mark = (self.head + MARK as u64) as usize % self.granted;
+        self.mem[mark] = abi as u8;
+        self.head += record.len() as u64;
+    }
+
+    fn write(&mut self, pos: u64, bytes: &[u8]) {
+        let at = pos as usize % self.granted;
+        let first = bytes.len().min(self.granted - at);
+        self.mem[at..at + first].copy_from_slice(&bytes[..first]);
+        self.mem[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+    }
+
+    /// Adds up to `max` bytes from `pos` on to `out`.
+    pub(super) fn copy(&self, pos: u64, max: usize, out: &mut Vec<u8>) {
+        let len = max.min((self.head - pos) as usize);
+        let at = pos as usize % self.granted;
+        let first = len.min(self.granted - at);
+        out.extend_from_slice(&self.mem[at..at + first]);
+        out.extend_from_slice(&self.mem[..len - first]);
+    }
+
+    /// Bytes of the record at `pos`, header and body.
+    pub(super) fn record_len(&self, pos: u64) -> usize {
+        let byte = |i: u64| self.mem[(pos + i) as usize % self.granted];
+        HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
+    }
+
+    /// Whose and when the oldest record is.
+    pub(super) fn stamp_at_tail(&self) -> Option<Stamp> {
+        let mut header = Vec::with_capacity(HEADER_LEN);
+        self.copy(self.tail, HEADER_LEN, &mut header);
+        record::decode_header(&header).ok().flatten().map(|h| h.stamp)
+    }
+
+    /// Reads and clears the ABI mark of a record copied out.
+    pub(super) fn take_mark(record: &mut [u8]) -> Abi {
+        match std::mem::take(&mut record[MARK]) {
+            1 => Abi::Linux32,
+            2 => Abi::LinuxX32,
+            _ => Abi::Linux,
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.budget.give_back(self.granted);
+    }
+}
