@@ -1,6 +1,14 @@
 //! The system calls of each ABI: number, name, the kind of every argument, and where a call moves user data.
 //!
 //! One table serves the observer (what to fetch from the tracee) and the printer (how to show an argument).
+//! Calls up to Linux 6.18.
+
+mod calls;
+mod i386;
+mod x86_64;
+
+use std::fmt;
+use std::sync::LazyLock;
 
 /// Through which door a call came: what ktrace calls an emulation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -14,6 +22,9 @@ pub enum Abi {
 }
 
 impl Abi {
+    /// Every one, in the order of `abi as usize`.
+    pub const ALL: [Abi; 3] = [Abi::Linux, Abi::Linux32, Abi::LinuxX32];
+
     /// The emulation's name as EMUL records carry it.
     pub fn name(self) -> &'static str {
         match self {
@@ -25,7 +36,7 @@ impl Abi {
 
     /// The ABI of that emulation name.
     pub fn from_name(name: &[u8]) -> Option<Abi> {
-        [Abi::Linux, Abi::Linux32, Abi::LinuxX32].into_iter().find(|abi| abi.name().as_bytes() == name)
+        Abi::ALL.into_iter().find(|abi| abi.name().as_bytes() == name)
     }
 
     /// Bytes of a pointer or `long` in memory of a process that calls through it.
@@ -84,6 +95,13 @@ pub enum Data {
         /// Its address.
         ptr: u8,
     },
+    /// One buffer, moved whole where the call succeeds: the result says nothing of its length (mq_timedsend).
+    Whole {
+        /// Its address.
+        ptr: u8,
+        /// Its length.
+        len: u8,
+    },
     /// An array of `struct iovec`; the result is the number of bytes moved.
     Iov {
         /// Its address.
@@ -126,33 +144,144 @@ pub struct Syscall {
 }
 
 /// Largest number of a call that the tables know, plus one.
-pub const NUMBERS: usize = 512;
+pub const NUMBERS: usize = 548;
+/// The bit that tells a call of x32 from one of x86-64 (`__X32_SYSCALL_BIT`).
+pub const X32_BIT: i64 = 0x4000_0000;
 
-/// The call with this number, `None` for one the tables do not know.
-pub fn lookup(abi: Abi, number: i64) -> Option<&'static Syscall> {
-    let _ = (abi, number);
-    None
+type Table = [Option<&'static Syscall>; NUMBERS];
+
+static TABLES: LazyLock<[Table; 3]> = LazyLock::new(|| Abi::ALL.map(table));
+
+const fn call(name: &'static str, args: &'static [Arg]) -> Syscall {
+    Syscall { name, args, io: None }
 }
+
+const fn moves(name: &'static str, args: &'static [Arg], dir: Dir, fd: Option<u8>, data: Data) -> Syscall {
+    Syscall { name, args, io: Some(Io { dir, fd, data }) }
+}
+
+fn table(abi: Abi) -> Table {
+    let mut table = [None; NUMBERS];
+    let (rows, own): (&[_], &'static [Syscall]) = match abi {
+        Abi::Linux | Abi::LinuxX32 => (x86_64::NUMBERS, &[]),
+        Abi::Linux32 => (i386::NUMBERS, i386::CALLS),
+    };
+    fill(&mut table, rows, own);
+    if abi == Abi::LinuxX32 {
+        x86_64::NOT_X32.iter().for_each(|&n| table[n] = None);
+        fill(&mut table, x86_64::X32, own);
+    }
+    table
+}
+
+fn fill(table: &mut Table, rows: &[(usize, &str)], own: &'static [Syscall]) {
+    let find = |list: &'static [Syscall], name: &str| list.iter().find(|call| call.name == name);
+    for (first, names) in rows {
+        for (n, name) in names.split(' ').enumerate() {
+            table[first + n] = find(own, name).or_else(|| find(calls::CALLS, name));
+        }
+    }
+}
+
+/// The call with this number, `None` for one the tables do not know. x32's may have bit 30 on or off.
+pub fn lookup(abi: Abi, number: i64) -> Option<&'static Syscall> {
+    let number = if abi == Abi::LinuxX32 { number & !X32_BIT } else { number };
+    *TABLES[abi as usize].get(usize::try_from(number).ok()?)?
+}
+
+/// The number of the call with this name; x32's with bit 30 off.
+pub fn by_name(abi: Abi, name: &str) -> Option<i64> {
+    numbers(abi).find(|(_, call)| call.name == name).map(|(n, _)| n)
+}
+
+/// Every call of an ABI with its number, in order.
+pub fn numbers(abi: Abi) -> impl Iterator<Item = (i64, &'static Syscall)> {
+    (0..).zip(&TABLES[abi as usize]).filter_map(|(n, call)| call.map(|call| (n, call)))
+}
+
+const WORDS: usize = NUMBERS.div_ceil(64);
 
 /// A choice of system calls by name, for `calls=`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Calls {
     /// One bit per number, one row per ABI.
-    bits: [[u64; NUMBERS / 64]; 3],
+    bits: [[u64; WORDS]; 3],
 }
 
 impl Calls {
+    /// Reads a list of names, comma separated: each adds its call in every ABI that has it, `!name` takes it away. A
+    /// list that begins with `!` starts from every call.
+    ///
+    /// # Errors
+    /// The word that names no call.
+    pub fn parse(list: &str) -> Result<Calls, String> {
+        let mut calls = Calls { bits: [[0; WORDS]; 3] };
+        if list.starts_with('!') {
+            Abi::ALL.into_iter().for_each(|abi| numbers(abi).for_each(|(n, _)| calls.set(abi, n, true)));
+        }
+        for word in list.split(',') {
+            let (name, add) = word.strip_prefix('!').map_or((word, true), |name| (name, false));
+            let mut known = false;
+            for abi in Abi::ALL {
+                if let Some(n) = by_name(abi, name) {
+                    calls.set(abi, n, add);
+                    known = true;
+                }
+            }
+            if !known {
+                return Err(word.into());
+            }
+        }
+        Ok(calls)
+    }
+
     /// True where the call is chosen. A number beyond the tables never is.
     pub fn contains(&self, abi: Abi, number: i64) -> bool {
+        let number = if abi == Abi::LinuxX32 { number & !X32_BIT } else { number };
         match usize::try_from(number) {
             Ok(n) if n < NUMBERS => self.bits[abi as usize][n / 64] >> (n % 64) & 1 == 1,
             _ => false,
         }
     }
-}
 
-impl std::fmt::Debug for Calls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Calls")
+    fn set(&mut self, abi: Abi, number: i64, add: bool) {
+        let (word, bit) = (number as usize / 64, 1 << (number % 64));
+        if add {
+            self.bits[abi as usize][word] |= bit;
+        } else {
+            self.bits[abi as usize][word] &= !bit;
+        }
     }
 }
+
+impl fmt::Display for Calls {
+    /// The shorter of the two lists that [`Calls::parse`] reads back: those chosen, or those that are not, with `!`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lists = [Vec::new(), Vec::new()];
+        for abi in Abi::ALL {
+            for (n, call) in numbers(abi) {
+                lists[usize::from(!self.contains(abi, n))].push(call.name);
+            }
+        }
+        for list in &mut lists {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let [chosen, left] = lists;
+        let (list, mark) =
+            if left.is_empty() || chosen.len() <= left.len() { (chosen, "") } else { (left, "!") };
+        for (i, name) in list.iter().enumerate() {
+            write!(f, "{}{mark}{name}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Calls({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests;

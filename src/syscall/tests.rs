@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn every_number_has_its_call() {
+    for (rows, abi) in
+        [(x86_64::NUMBERS, Abi::Linux), (i386::NUMBERS, Abi::Linux32), (x86_64::X32, Abi::LinuxX32)]
+    {
+        let mut next = 0;
+        for (first, names) in rows {
+            assert!(*first >= next, "{first} is given twice");
+            for (n, name) in names.split(' ').enumerate() {
+                next = first + n + 1;
+                assert_eq!(lookup(abi, (first + n) as i64).map(|c| c.name), Some(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_call_is_used_and_sorted() {
+    for list in [calls::CALLS, i386::CALLS] {
+        assert!(list.is_sorted_by(|a, b| a.name < b.name));
+        for call in list {
+            assert!(Abi::ALL.iter().any(|&abi| by_name(abi, call.name).is_some()), "{}", call.name);
+            assert!(call.args.len() <= 6, "{}", call.name);
+        }
+    }
+}
+
+#[test]
+fn data_is_where_the_arguments_say() {
+    for call in Abi::ALL.into_iter().flat_map(numbers).map(|(_, call)| call) {
+        let Some(io) = call.io else { continue };
+        assert!(io.fd.is_none_or(|fd| call.args[usize::from(fd)] == Arg::Fd), "{}", call.name);
+        let (ptr, len) = match io.data {
+            Data::Buf { ptr } | Data::Msg { ptr } | Data::Mmsg { ptr } => (ptr, None),
+            Data::Whole { ptr, len } | Data::Iov { ptr, count: len } => (ptr, Some(len)),
+        };
+        assert_eq!(call.args[usize::from(ptr)], Arg::Ptr, "{}", call.name);
+        assert!(len.is_none_or(|len| call.args[usize::from(len)] == Arg::Size), "{}", call.name);
+    }
+}
+
+/// Names and numbers by the C headers of this system, which may be older than the tables.
+#[test]
+fn the_c_headers_agree() {
+    for (abi, header) in [
+        (Abi::Linux, "asm/unistd_64.h"),
+        (Abi::Linux32, "asm/unistd_32.h"),
+        (Abi::LinuxX32, "asm/unistd_x32.h"),
+    ] {
+        let Some(found) = header_numbers(header) else {
+            eprintln!("SKIP: no C compiler with {header}");
+            continue;
+        };
+        assert!(found.len() > 300, "{header}: {} names", found.len());
+        for (&n, name) in &found {
+            assert_eq!(lookup(abi, n).map(|c| c.name), Some(name.as_str()), "{abi:?} {n}");
+        }
+        let last = found.keys().filter(|&&n| n < 512).max().copied().unwrap_or(0);
+        for (n, call) in numbers(abi).filter(|&(n, _)| n < 424 && n <= last) {
+            // Younger than the others of their range: uretprobe and uprobe.
+            assert!(found.contains_key(&n) || matches!(n, 335 | 336), "{abi:?} {n} {}", call.name);
+        }
+    }
+}
+
+fn header_numbers(header: &str) -> Option<BTreeMap<i64, String>> {
+    let out =
+        Command::new("cc").args(["-E", "-dM", "-include", header, "-x", "c", "/dev/null"]).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok().filter(|_| out.status.success())?;
+    let defines = text.lines().filter_map(|l| l.strip_prefix("#define __NR_")?.split_once(' '));
+    Some(
+        defines
+            .filter_map(|(name, value)| {
+                let value = value.trim_matches(|c| c == '(' || c == ')');
+                let value = value.strip_prefix("__X32_SYSCALL_BIT + ").unwrap_or(value);
+                Some((value.parse().ok()?, name.to_owned()))
+            })
+            .collect(),
+    )
+}
+
+#[test]
+fn a_number_outside_the_tables_is_no_call() {
+    for n in [-1, i64::MIN, NUMBERS as i64, i64::MAX, 400, 512] {
+        assert_eq!(lookup(Abi::Linux, n), None, "{n}");
+    }
+    assert_eq!(lookup(Abi::LinuxX32, 0x4000_0000 + 514).map(|c| c.name), Some("ioctl"));
+    assert_eq!(lookup(Abi::LinuxX32, 16), None, "x32 has its own ioctl");
+    assert_eq!(lookup(Abi::Linux, 469).map(|c| c.name), Some("file_setattr"));
+}
+
+#[test]
+fn a_name_chooses_its_call_in_every_abi() {
+    let calls = Calls::parse("openat,read,llseek").unwrap_err();
+    assert_eq!(calls, "llseek");
+    let calls = Calls::parse("openat,read,waitpid").unwrap();
+    assert!(calls.contains(Abi::Linux, 257) && calls.contains(Abi::Linux32, 295));
+    assert!(calls.contains(Abi::LinuxX32, 257) && calls.contains(Abi::LinuxX32, X32_BIT + 257));
+    assert!(calls.contains(Abi::Linux32, 7), "waitpid is i386's alone");
+    assert!(!calls.contains(Abi::Linux, 1) && !calls.contains(Abi::Linux, -1));
+    assert!(!calls.contains(Abi::Linux, i64::MAX));
+    assert_eq!(calls.to_string(), "openat,read,waitpid");
+}
+
+#[test]
+fn a_list_that_begins_with_not_starts_from_all() {
+    let calls = Calls::parse("!futex").unwrap();
+    assert!(calls.contains(Abi::Linux, 0) && !calls.contains(Abi::Linux, 202));
+    assert_eq!(calls.to_string(), "!futex");
+    assert_eq!(Calls::parse("read,write,!read").unwrap(), Calls::parse("write").unwrap());
+    assert_eq!(Calls::parse("!read,read").map(|c| c.to_string().is_empty()), Ok(false));
+    for bad in ["", ",", "read,", "!", "!!read", "read write"] {
+        assert!(Calls::parse(bad).is_err(), "{bad:?}");
+    }
+}
