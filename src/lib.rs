@@ -11,6 +11,7 @@
 //! | 1, things | [`cred`] [`sink`] [`proc`] [`dump`] | state and mechanism, no policy |
 //! | 2, the facility | [`hooks`] [`backend`] [`control`] [`stream`] | what `kern_ktrace.c` is in NetBSD |
 //! | 3, sources of events | [`ptrace`] | a backend: watches processes and calls the hooks |
+//! | 3, clients | [`launch`] | how the tools find a mount and start a command |
 //!
 //! The daemon (`mountd/`) and the tools (`src/bin/`) are clients of the public names here.
 //!
@@ -34,6 +35,7 @@ pub mod errno;
 pub mod error;
 pub mod facility;
 pub mod hooks;
+pub mod launch;
 pub mod policy;
 pub mod proc;
 pub mod ptrace;

@@ -3,7 +3,11 @@
 //! Pure: bytes to records and back. Decoding takes any bytes without panic and says what is wrong and where.
 //! Constants keep their C names so that a search crosses into NetBSD's `sys/sys/ktrace.h`.
 
+mod older;
+
 use std::fmt;
+
+pub use older::{VERSION, encode_as};
 
 /// Length of a record header in bytes, in every version.
 pub const HEADER_LEN: usize = 56;

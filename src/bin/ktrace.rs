@@ -1,3 +1,99 @@
-//! ktrace(1).
+//! ktrace(1): records what processes do into a file, for kdump.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ktrace::launch::{self, Ended, Failure, Records, Request, Session, Whom};
+use ktrace::policy::Policy;
+use ktrace::record;
+
+/// Trace a command, a process or a process group into a file; read it with kdump.
+///
+/// Ends with the last traced process, with the command's own status.
+#[derive(Parser, Debug)]
+#[command(version, args_override_self = true)]
+struct Options {
+    /// Append to the file instead of truncating it
+    #[arg(short = 'a')]
+    append: bool,
+    /// Clear everything that is yours; root: everything
+    #[arg(short = 'C', conflicts_with_all = ["clear", "pid", "pgrp", "command"])]
+    clear_all: bool,
+    /// Clear tracing of the process (-p) or the group (-g)
+    #[arg(short = 'c', conflicts_with = "command")]
+    clear: bool,
+    /// Descend to present children as well
+    #[arg(short = 'd')]
+    descend: bool,
+    /// Write the records to FILE, - is standard output
+    #[arg(short = 'f', value_name = "FILE", default_value = "ktrace.out", allow_hyphen_values = true)]
+    file: PathBuf,
+    /// Trace the process group
+    #[arg(short = 'g', value_name = "PGRP", conflicts_with_all = ["pid", "command"])]
+    pgrp: Option<i32>,
+    /// Future children inherit tracing
+    #[arg(short = 'i')]
+    inherit: bool,
+    /// Give tracing up where records do not fit, instead of making the traced wait
+    #[arg(short = 'n')]
+    never_wait: bool,
+    /// Trace the process
+    #[arg(short = 'p', value_name = "PID", conflicts_with = "command")]
+    pid: Option<i32>,
+    /// Write through to the disk
+    #[arg(short = 's')]
+    sync: bool,
+    /// What to trace: c calls, n paths, i data, s signals, u user, w switches, e emulation, a v f exec, A all,
+    /// + the default set, - removes what follows
+    #[arg(short = 't', value_name = "POINTS", allow_hyphen_values = true, action = clap::ArgAction::Append)]
+    points: Vec<String>,
+    /// Version of the format
+    #[arg(short = 'v', value_name = "VERSION", default_value_t = record::VERSION,
+        value_parser = clap::value_parser!(u8).range(0..=2))]
+    version_out: u8,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    launch::intercept();
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ktrace: {failure}");
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    let whom = match (options.pid, options.pgrp) {
+        (Some(pid), _) => Some(Whom::Pid(pid)),
+        (_, Some(pgrp)) => Some(Whom::Pgrp(pgrp)),
+        _ => None,
+    };
+    let facs = Request::points(&options.points)?;
+    if options.clear_all || options.clear {
+        if options.clear && whom.is_none() {
+            return Err(Failure::new("-c needs -p or -g; -C clears everything"));
+        }
+        let facs = (!options.points.is_empty()).then_some(facs);
+        return launch::clear(whom.as_ref(), facs, options.descend);
+    }
+    let whom = match whom {
+        Some(whom) => whom,
+        None if options.command.is_empty() => return Err(Failure::new("a command, -p or -g is needed")),
+        None => Whom::Command(options.command.clone()),
+    };
+    let policy = if options.never_wait { Policy::Stop } else { Policy::Block };
+    let request = Request { facs, inherit: options.inherit, descend: options.descend, policy };
+    let mut out = Records::to(&options.file, options.append, options.sync, options.version_out)?;
+    let mut session = Session::start(&whom, &request)?;
+    let ended = session.follow(|bytes| out.write(bytes)).unwrap_or_else(|e| Ended::failed("ktrace", &e));
+    session.finish(ended)
+}
