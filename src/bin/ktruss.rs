@@ -1,3 +1,5 @@
 //! ktruss(1).
 
+#![forbid(unsafe_code)]
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! `ktrace COMMAND` and `ktruss COMMAND`.

@@ -1,0 +1,1 @@
+//! Real programs, traced through the files.

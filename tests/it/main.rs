@@ -1,0 +1,15 @@
+//! The tests of the whole: what is here needs more than one module, mostly the real daemon on a real mount.
+//!
+//! | module | proves |
+//! |---|---|
+//! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
+//! | [`live`] | real programs, traced through the files, show what strace shows |
+//! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
+//! | [`tidy`] | the floors, where unsafe stands, sizes, words |
+//! | [`support`] | what these share: a mount, a tracee, a stream with a deadline |
+
+mod launch;
+mod live;
+mod refusals;
+mod support;
+mod tidy;

@@ -1,0 +1,138 @@
+//! What the tests share. Nothing here waits without a deadline.
+
+pub(crate) mod mount;
+pub(crate) mod stream;
+pub(crate) mod tracee;
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen may take. Long, because a loaded machine is slow; reached only by a failure.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds; fails with `what` where it does not in time.
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let by = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < by, "in vain for {DEADLINE:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// True where this machine has what a test needs. Where not, says so, and fails if KTRACE_TEST_REQUIRE names it.
+pub(crate) fn has(what: &str) -> bool {
+    let there = match what {
+        "fuse" => nix::unistd::geteuid().is_root() && File::options().write(true).open("/dev/fuse").is_ok(),
+        "ptrace" => nix::unistd::geteuid().is_root(),
+        "ia32" => tracee::runs("i386"),
+        tool => on_path(tool),
+    };
+    if !there {
+        let required = env::var("KTRACE_TEST_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|r| r == what), "{what} is required and not there");
+        let test = thread::current().name().unwrap_or("?").to_owned();
+        // Not eprintln!, whose output the test runner keeps to itself.
+        writeln!(io::stderr(), "SKIP {test}: needs {what}").unwrap();
+    }
+    there
+}
+
+/// Ends the test, visibly skipped, where one of these is not there.
+macro_rules! need {
+    ($($what:literal),+) => {
+        if !($($crate::support::has($what))&&+) {
+            return;
+        }
+    };
+}
+pub(crate) use need;
+
+fn on_path(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]).any(|dir| dir.join(tool).is_file())
+}
+
+/// A program of this package or a Debian one; `ktrace`, `ktruss` and `kdump` are ours.
+pub(crate) fn command(name: &str) -> Command {
+    Command::new(match name {
+        "kdump" => env!("CARGO_BIN_EXE_kdump"),
+        "ktrace" => env!("CARGO_BIN_EXE_ktrace"),
+        "ktruss" => env!("CARGO_BIN_EXE_ktruss"),
+        _ => name,
+    })
+}
+
+/// A child that is killed and reaped when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Running {
+        let child = command.spawn();
+        Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Its end, which must come.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for(&format!("the end of process {}", self.pid()), || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Its end and all it printed into pipes.
+    pub(crate) fn output(mut self) -> Output {
+        let drain = |pipe: Option<Box<dyn io::Read + Send>>| {
+            thread::spawn(move || {
+                let mut all = Vec::new();
+                if let Some(mut pipe) = pipe {
+                    // What came before an error is still worth showing.
+                    let _ = pipe.read_to_end(&mut all);
+                }
+                all
+            })
+        };
+        let stdout = drain(self.0.stdout.take().map(|p| Box::new(p) as _));
+        let stderr = drain(self.0.stderr.take().map(|p| Box::new(p) as _));
+        let status = self.wait();
+        Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already. Not waited for without bound: in a wedged mount it may be unkillable.
+        let _ = self.0.kill();
+        let by = Instant::now() + Duration::from_secs(5);
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < by {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Runs to the end, which must come.
+pub(crate) fn output(command: &mut Command) -> Output {
+    Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())).output()
+}
+
+/// Standard output of a run that must succeed.
+pub(crate) fn stdout(command: &mut Command) -> String {
+    let out = output(command);
+    assert!(out.status.success(), "{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}

@@ -1,0 +1,78 @@
+//! The programs of tests/tracee: each does exactly the calls that its source says, and begins when it is told to.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use super::Running;
+
+/// Compiles a program of tests/tracee once in a run.
+pub(crate) fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
+    // A failed build panics with the lock held; the next test may try again.
+    let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+    built.entry(name.to_owned()).or_insert_with(|| build(name)).clone()
+}
+
+fn build(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracee").join(format!("{name}.c"));
+    let program =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tracee-{}-{name}", std::process::id()));
+    let flags: &[&str] = match name {
+        // No 32-bit C library is needed for these few calls.
+        "i386" => &["-m32", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-stack-protector"],
+        _ => &["-pthread"],
+    };
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).args(flags).arg(source);
+    let status = cc.status().unwrap();
+    assert!(status.success(), "cc: {status}");
+    program
+}
+
+/// True where a program of tests/tracee can be built and run.
+pub(crate) fn runs(name: &str) -> bool {
+    let Ok(program) = std::panic::catch_unwind(|| program(name)) else { return false };
+    let status = Command::new(program).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    status.is_ok_and(|s| s.success())
+}
+
+/// A program that waits in `read(0)` for its start.
+#[derive(Debug)]
+pub(crate) struct Tracee {
+    pub(crate) running: Running,
+}
+
+impl Tracee {
+    /// Starts a program of tests/tracee.
+    pub(crate) fn start(name: &str, args: &[&str]) -> Tracee {
+        Tracee::command(Command::new(program(name)).args(args))
+    }
+
+    /// Starts any command that waits in `read(0)`, and waits until it does.
+    pub(crate) fn command(command: &mut Command) -> Tracee {
+        let running = Running::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let tracee = Tracee { running };
+        super::wait_for("the tracee to wait for its start", || {
+            let call = std::fs::read_to_string(format!("/proc/{}/syscall", tracee.pid()));
+            call.is_ok_and(|call| call.starts_with("0 0x0 "))
+        });
+        tracee
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.pid()
+    }
+
+    /// Lets it begin.
+    pub(crate) fn go(&mut self) {
+        self.say("\n");
+    }
+
+    /// Writes to its standard input.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.running.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+}
