@@ -1,1 +1,47 @@
 //! Linux's errno names and messages, and the kernel's restart codes, which are none (errno(3)).
+
+use nix::errno::Errno;
+
+/// True for the results -512 to -516 by which the kernel tells itself to run a call again (`include/linux/errno.h`);
+/// no program ever sees one. Among them is `ENOIOCTLCMD`, which reaches nobody either.
+pub fn is_restart(error: i32) -> bool {
+    matches!(error, -516..=-512)
+}
+
+/// The name of a positive errno: `ENOENT`.
+pub fn name(errno: i32) -> Option<String> {
+    match Errno::from_raw(errno) {
+        Errno::UnknownErrno => None,
+        // EWOULDBLOCK is the same number, and so are EDEADLOCK and ENOTSUP: nix shows the first of each.
+        known => Some(format!("{known:?}")),
+    }
+}
+
+/// The message of a positive errno, as strerror(3) has it.
+pub fn message(errno: i32) -> String {
+    match Errno::from_raw(errno) {
+        Errno::UnknownErrno => format!("Unknown error: {errno}"),
+        known => known.desc().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_names_and_messages() {
+        assert_eq!(name(2).as_deref(), Some("ENOENT"));
+        assert_eq!(name(11).as_deref(), Some("EAGAIN"));
+        assert_eq!(name(95).as_deref(), Some("EOPNOTSUPP"));
+        assert_eq!(message(2), "No such file or directory");
+        assert_eq!(message(4000), "Unknown error: 4000");
+        assert_eq!((name(0), name(4000), name(-2)), (None, None, None));
+    }
+
+    #[test]
+    fn restarts_are_no_errors() {
+        assert!((-516..=-512).all(is_restart));
+        assert!([-511, -517, 0, 512].into_iter().all(|e| !is_restart(e)));
+    }
+}
