@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::facility::Facs;
-use crate::proc::{ProcTable, Trace};
+use crate::proc::{Proc, ProcTable, Trace};
 use crate::record::{self, Args, Body, Psig, Stamp};
 use crate::sink::{Appended, Policy, Sink};
 use crate::syscall::Abi;
@@ -102,6 +102,13 @@ impl Recorder {
         self.record(at, Facs::EXEC_FD, &Body::ExecFd { fd, dtype });
     }
 
+    /// The stream says something about itself, whatever the facilities (docs/format.md, "What we add").
+    pub fn note(&mut self, at: At<'_>, text: &str) {
+        self.buf.clear();
+        record::encode(&mut self.buf, at.stamp, &Body::User { id: record::STREAM_ID, data: text.as_bytes() });
+        self.write(at.trace.sink(), at.stamp, at.abi);
+    }
+
     fn record(&mut self, at: At<'_>, fac: Facs, body: &Body<'_>) -> bool {
         if !at.trace.facs.intersects(fac) {
             return false;
@@ -140,4 +147,14 @@ impl Recorder {
         let pids = sink.reader_pids();
         pids.is_empty() || pids.iter().any(|&pid| !self.procs.is_traced(pid))
     }
+}
+
+/// At an exec, before any record of the new program: false where tracing of the process ends, because the exec gave it
+/// privilege and root did not set the trace (R23). `secure` says that ids or capabilities have changed.
+pub fn exec(proc: &Proc, trace: &Trace, secure: bool) -> bool {
+    if secure && !trace.root {
+        log::info!("process {}: a set-id program was executed, tracing stopped", proc.id.pid);
+        return false;
+    }
+    true
 }

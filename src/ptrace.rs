@@ -1,1 +1,278 @@
-//! The ptrace backend.
+//! The ptrace backend: traces any process the kernel lets us, at the price of two stops a call.
+//!
+//! One thread traces each tree of processes ([`tracer`]); it alone issues ptrace for it, and waits for nothing but the
+//! kernel and its commands (invariants 1 and 2). This module hands commands to those threads and waits, bounded, for
+//! their answers.
+//!
+//! What goes wrong with ptrace, and how each thing is handled, is numbered in docs/ptrace.md ("hazards"); the numbers
+//! stand where the code is.
+
+mod memory;
+mod observe;
+mod restart;
+mod setid;
+mod signals;
+mod stop;
+mod sys;
+mod task;
+mod tracer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use crate::backend::{Backend, Costs, InForce, Want};
+use crate::error::{Error, Result};
+use crate::facility::Facs;
+use crate::proc::{Proc, ProcTable, Trace};
+
+/// Its name in `ctl` and `stat`.
+pub const NAME: &str = "ptrace";
+/// How often a tracer thread is kicked until it has heard a command.
+const KICK_EVERY: Duration = Duration::from_millis(1);
+/// Longest wait for a tracer thread to hear a command: attaching can wait in the kernel for an exec (hazard 7).
+const HEAR_MAX: Duration = Duration::from_secs(1);
+/// Stack of a tracer thread; little of it is ever touched.
+const STACK: usize = 256 << 10;
+
+/// The backend.
+pub struct Ptrace {
+    shared: Arc<Shared>,
+}
+
+/// What the tracer threads share.
+struct Shared {
+    procs: Arc<ProcTable>,
+    /// Which tracer thread has which process.
+    tracers: Mutex<HashMap<i32, Entry>>,
+    /// Cost of the processes that are no longer traced.
+    past: Meter,
+    /// Without CAP_SYS_PTRACE a set-id program must not be executed under us (hazard 21).
+    privileged: bool,
+}
+
+struct Entry {
+    tracer: Handle,
+    meter: Arc<Meter>,
+}
+
+/// A way to talk to a tracer thread.
+#[derive(Clone)]
+struct Handle {
+    commands: Sender<Command>,
+    tid: Arc<AtomicI32>,
+}
+
+enum Command {
+    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Sender<Result<()>>, in_force: Sender<()> },
+    Settle { done: Sender<()> },
+}
+
+/// What tracing one process costs.
+#[derive(Debug, Default)]
+struct Meter {
+    stops: AtomicU64,
+    stopped_ns: AtomicU64,
+    threads: AtomicU64,
+}
+
+impl Meter {
+    fn costs(&self) -> Costs {
+        Costs {
+            stops: self.stops.load(Ordering::Relaxed),
+            stopped_ns: self.stopped_ns.load(Ordering::Relaxed),
+            threads: self.threads.load(Ordering::Relaxed),
+        }
+    }
+
+    fn add(&self, costs: Costs) {
+        self.stops.fetch_add(costs.stops, Ordering::Relaxed);
+        self.stopped_ns.fetch_add(costs.stopped_ns, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// The meter of a process in the table.
+    fn meter_of(&self, pid: i32) -> Arc<Meter> {
+        self.tracers.lock().get(&pid).map(|entry| Arc::clone(&entry.meter)).unwrap_or_default()
+    }
+
+    /// Enters a process that a tracer thread traces now.
+    fn enter(&self, pid: i32, tracer: &Handle) -> Arc<Meter> {
+        let meter = Arc::<Meter>::default();
+        let entry = Entry { tracer: tracer.clone(), meter: Arc::clone(&meter) };
+        self.tracers.lock().insert(pid, entry);
+        meter
+    }
+
+    /// Takes a process out that `tracer` traces no more.
+    fn forget(&self, pid: i32, tracer: &Handle) {
+        let mut tracers = self.tracers.lock();
+        if tracers.get(&pid).is_some_and(|entry| entry.tracer.commands.same_channel(&tracer.commands))
+            && tracer.commands.is_empty()
+            && let Some(entry) = tracers.remove(&pid)
+        {
+            self.past.add(entry.meter.costs());
+        }
+    }
+}
+
+impl Ptrace {
+    /// For the processes of this table.
+    pub fn new(procs: Arc<ProcTable>) -> Arc<Ptrace> {
+        let privileged = has_cap_sys_ptrace();
+        let shared = Shared { procs, tracers: Mutex::default(), past: Meter::default(), privileged };
+        Arc::new(Ptrace { shared: Arc::new(shared) })
+    }
+
+    /// Hands a command to the tracer thread of `pid`; `None` where it has none.
+    fn send(&self, pid: i32, command: Command) -> Option<Handle> {
+        // Under the lock: a tracer thread that ends takes itself out of the table first.
+        let tracers = self.shared.tracers.lock();
+        let handle = tracers.get(&pid)?.tracer.clone();
+        handle.commands.send(command).ok()?;
+        Some(handle)
+    }
+
+    /// Hands a command to the tracer thread of `pid`, or to a new one.
+    fn send_or_start(&self, pid: i32, command: Command) -> Result<Handle> {
+        let mut tracers = self.shared.tracers.lock();
+        let command = match tracers.get(&pid) {
+            None => command,
+            Some(entry) => match entry.tracer.commands.send(command) {
+                Ok(()) => return Ok(entry.tracer.clone()),
+                Err(unsent) => unsent.into_inner(),
+            },
+        };
+        let (commands, receiver) = unbounded();
+        let handle = Handle { commands, tid: Arc::default() };
+        // The receiver is alive: it is handed to the thread below.
+        let _ = handle.commands.send(command);
+        tracers.insert(pid, Entry { tracer: handle.clone(), meter: Arc::default() });
+        let (shared, mine) = (Arc::clone(&self.shared), handle.clone());
+        let started = thread::Builder::new()
+            .name(format!("trace-{pid}"))
+            .stack_size(STACK)
+            .spawn(move || tracer::run(shared, mine, receiver));
+        if let Err(e) = started {
+            tracers.remove(&pid);
+            let errno = e.raw_os_error().unwrap_or(libc::EAGAIN);
+            return Err(Error::Sys { op: "start a tracer thread", pid, errno });
+        }
+        Ok(handle)
+    }
+}
+
+impl Handle {
+    /// Waits until the tracer thread has answered, kicking it out of its wait.
+    fn hear<T>(&self, answer: &Receiver<T>, by: Instant) -> std::result::Result<T, RecvTimeoutError> {
+        loop {
+            match self.tid.load(Ordering::Acquire) {
+                0 => {}
+                tid => sys::kick(tid),
+            }
+            match answer.recv_timeout(KICK_EVERY) {
+                Err(RecvTimeoutError::Timeout) if Instant::now() < by => {}
+                answered => return answered,
+            }
+        }
+    }
+}
+
+impl Backend for Ptrace {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn facilities(&self) -> Facs {
+        Facs::DEFAULT | Facs::EXEC_ARG | Facs::EXEC_ENV | Facs::EXEC_FD
+    }
+
+    fn can(&self, want: &Want) -> Result<()> {
+        let missing = want.facs - self.facilities();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(Error::Unsupported { what: format!("the ptrace backend cannot give {missing}").into() })
+            }
+        }
+    }
+
+    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, by: Instant) -> Result<InForce> {
+        let pid = proc.id.pid;
+        let (heard, has_heard) = bounded(1);
+        let (in_force, is_in_force) = bounded(1);
+        let detach = trace.is_none();
+        let command = Command::Apply { proc: Arc::clone(proc), trace, heard, in_force };
+        let handle = match detach {
+            false => self.send_or_start(pid, command)?,
+            true => match self.send(pid, command) {
+                Some(handle) => handle,
+                None => return Ok(InForce::All),
+            },
+        };
+        match handle.hear(&has_heard, Instant::now() + HEAR_MAX) {
+            Ok(result) => result?,
+            // The kernel makes the attach wait for an exec: it goes on by itself.
+            Err(RecvTimeoutError::Timeout) => return Ok(InForce::Partly),
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Gone { pid }),
+        }
+        match is_in_force.recv_deadline(by) {
+            // Dropped: the process is gone, and nothing is left to wait for.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(InForce::All),
+            Err(RecvTimeoutError::Timeout) => Ok(InForce::Partly),
+        }
+    }
+
+    fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()> {
+        let (done, is_done) = bounded(1);
+        if let Some(handle) = self.send(proc.id.pid, Command::Settle { done }) {
+            let _ = handle.hear(&is_done, by);
+        }
+        Ok(())
+    }
+
+    fn costs(&self, proc: Option<&Proc>) -> Costs {
+        let tracers = self.shared.tracers.lock();
+        match proc {
+            Some(proc) => tracers.get(&proc.id.pid).map(|e| e.meter.costs()).unwrap_or_default(),
+            None => tracers.values().fold(self.shared.past.costs(), |sum, entry| {
+                let costs = entry.meter.costs();
+                Costs {
+                    stops: sum.stops + costs.stops,
+                    stopped_ns: sum.stopped_ns + costs.stopped_ns,
+                    threads: sum.threads + costs.threads,
+                }
+            }),
+        }
+    }
+
+    fn shutdown(&self, by: Instant) {
+        let pids: Vec<i32> = self.shared.tracers.lock().keys().copied().collect();
+        let left: Vec<Receiver<()>> = pids
+            .into_iter()
+            .filter_map(|pid| {
+                let (heard, has_heard) = bounded(1);
+                let (in_force, is_in_force) = bounded(1);
+                let proc = self.shared.procs.get_pid(pid)?;
+                let handle = self.send(pid, Command::Apply { proc, trace: None, heard, in_force })?;
+                let _ = handle.hear(&has_heard, by);
+                Some(is_in_force)
+            })
+            .collect();
+        for detached in left {
+            let _ = detached.recv_deadline(by);
+        }
+    }
+}
+
+/// Whether this process has CAP_SYS_PTRACE in force (capabilities(7): bit 19).
+fn has_cap_sys_ptrace() -> bool {
+    let mask = crate::proc::status_field(std::process::id() as i32, "CapEff").unwrap_or_default();
+    u64::from_str_radix(&mask, 16).is_ok_and(|caps| caps >> 19 & 1 == 1)
+}

@@ -82,3 +82,11 @@ impl Image {
         Errno::last()
     }
 }
+
+/// True where a file carries capabilities (getxattr(2), `security.capability`).
+pub(crate) fn has_file_caps(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: two NUL-terminated strings, and a size of 0 that asks only whether there is a value.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}

@@ -1,0 +1,368 @@
+//! From a stop to the hooks: what a system call or a signal means for the stream. Asks the table what to fetch, and
+//! fetches nothing for facilities that are off.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::memory::{Memory, Span};
+use super::signals::{self, Action};
+use super::stop::Stopped;
+use super::task::{Call, Task, at, now};
+use super::{Shared, restart, setid, sys};
+use crate::facility::Facs;
+use crate::hooks::{At, Recorder};
+use crate::proc::{Proc, Trace};
+use crate::record::{GENIO_MAX, Stamp, Time};
+use crate::syscall::{self, Abi, Arg, Data, Dir};
+
+/// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// `__X32_SYSCALL_BIT`.
+const X32_BIT: u64 = 0x4000_0000;
+/// `CLONE_UNTRACED`.
+const CLONE_UNTRACED: u64 = 0x0080_0000;
+/// Number of restart_syscall(2) in x86-64 and i386.
+const RESTART_SYSCALL: [i64; 2] = [219, 0];
+/// Largest data of one GENIO record (R6: fd and rw take 8 bytes of the page).
+const CHUNK: usize = GENIO_MAX - 8;
+/// Data is fetched in pieces of this many chunks.
+const CHUNKS: usize = 16;
+
+/// How a stop ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Resume {
+    /// With this signal, 0 for none.
+    With(i32),
+    /// To the handler of this signal.
+    Handler(i32),
+    /// Tracing of the process ends here.
+    Abandon,
+}
+
+/// Turns stops into records. One per tracer thread.
+pub(super) struct Observer {
+    shared: Arc<Shared>,
+    recorder: Recorder,
+    path: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Observer {
+    pub(super) fn new(shared: &Arc<Shared>) -> Observer {
+        let recorder = Recorder::new(Arc::clone(&shared.procs));
+        Observer { shared: Arc::clone(shared), recorder, path: Vec::new(), data: Vec::new() }
+    }
+
+    /// The entry or exit of a system call; which of the two is the kernel's word (hazard 4).
+    pub(super) fn syscall(
+        &mut self,
+        task: &mut Task,
+        stopped: &Stopped,
+        interrupted: bool,
+        time: Time,
+    ) -> Resume {
+        // It was killed meanwhile: there is nothing to see, and the resume will find that out.
+        let Ok(info) = stopped.syscall_info() else { return Resume::With(0) };
+        let abi = if info.arch == AUDIT_ARCH_I386 { Abi::Linux32 } else { Abi::Linux };
+        match info.op {
+            libc::PTRACE_SYSCALL_INFO_ENTRY | libc::PTRACE_SYSCALL_INFO_SECCOMP => {
+                let (number, args) = sys::entry_values(&info);
+                self.entry(task, stopped, time, abi, number, args)
+            }
+            libc::PTRACE_SYSCALL_INFO_EXIT => {
+                let result = sys::exit_value(&info);
+                self.exit(task, stopped, time, abi, result, interrupted);
+                Resume::With(0)
+            }
+            _ => Resume::With(0),
+        }
+    }
+
+    fn entry(
+        &mut self,
+        task: &mut Task,
+        stopped: &Stopped,
+        time: Time,
+        abi: Abi,
+        number: u64,
+        args: [u64; 6],
+    ) -> Resume {
+        let (abi, number) = match abi {
+            Abi::Linux if number & X32_BIT != 0 && number >> 31 == 0 => {
+                (Abi::LinuxX32, (number & !X32_BIT) as i64)
+            }
+            // A number is 32 bits wide: -1 is none, whatever a tracer put there.
+            _ => (abi, i64::from(number as i32)),
+        };
+        if std::mem::take(&mut task.restarting)
+            && task.call.is_some_and(|c| c.number == number || RESTART_SYSCALL.contains(&number))
+        {
+            // The program has made this call once: neither its end nor its new beginning happened for it.
+            task.held = None;
+            return Resume::With(0);
+        }
+        self.flush(task);
+        let known = syscall::lookup(abi, number);
+        let wanted =
+            task.trace.as_ref().is_some_and(|t| t.calls.as_ref().is_none_or(|c| c.contains(abi, number)));
+        let call = Call { abi, number, known, args, wanted, began: time };
+        task.call = Some(call);
+        if !self.shared.privileged && known.is_some_and(setid::is_exec) && setid::gains(task.tid, &call) {
+            return Resume::Abandon;
+        }
+        let Some(trace) = task.trace.clone().filter(|_| wanted) else { return Resume::With(0) };
+        let stamp = task.stamp(time);
+        let at = at(&trace, &stamp, abi);
+        self.door(&task.proc, at);
+        let count = known.map_or(call.args.len(), |k| k.args.len());
+        self.recorder.syscall(at, number as i32, &call.args[..count]);
+        if trace.facs.contains(Facs::NAMEI)
+            && let Some(known) = known
+        {
+            let memory = Memory::of(stopped.tid(), abi);
+            for (kind, &addr) in known.args.iter().zip(&call.args) {
+                if *kind == Arg::Path && addr != 0 && memory.string(addr, &mut self.path) {
+                    self.recorder.namei(at, &self.path);
+                }
+            }
+        }
+        Resume::With(0)
+    }
+
+    fn exit(
+        &mut self,
+        task: &mut Task,
+        stopped: &Stopped,
+        time: Time,
+        abi: Abi,
+        result: i64,
+        interrupted: bool,
+    ) {
+        restart::put_back(task, stopped);
+        if task.call.is_none() {
+            task.call = unseen(stopped, abi);
+        }
+        let is_restart = (-516..=-512).contains(&result);
+        if interrupted && (is_restart || restart::restart(task, stopped)) {
+            // Whether the program will ever see this, the next stop tells. Until then the call is not over.
+            task.held = Some((time, result));
+            task.restarting = true;
+        } else if result == i64::from(-libc::EINTR) {
+            task.held = Some((time, result));
+        } else {
+            self.over(task, time, result);
+        }
+    }
+
+    /// The call is over: its data (R6: only where it moved some) and its result.
+    fn over(&mut self, task: &mut Task, time: Time, result: i64) {
+        let Some(call) = task.call.take() else { return };
+        let Some(trace) = task.trace.clone().filter(|_| call.wanted) else { return };
+        let name = call.known.map_or("", |k| k.name);
+        if name == "prctl" && result == 0 && call.args[0] == libc::PR_SET_NAME as u64 {
+            task.refresh_comm();
+        }
+        let stamp = task.stamp(time);
+        let at = at(&trace, &stamp, call.abi);
+        self.door(&task.proc, at);
+        if trace.facs.contains(Facs::GENIO) && result >= 0 {
+            self.genio(at, task.tid, &call, result as u64);
+        }
+        self.recorder.sysret(at, call.number as i32, result);
+        if result > 0 && name == "clone" && call.args[0] & CLONE_UNTRACED != 0 {
+            // Hazard 17.
+            self.recorder.note(at, &format!("child {result} is not traced: CLONE_UNTRACED"));
+        }
+    }
+
+    /// EMUL whenever the ABI of a call differs from that of the last one of its process.
+    fn door(&mut self, proc: &Proc, at: At<'_>) {
+        if proc.abi() != at.abi {
+            proc.set_abi(at.abi);
+            self.recorder.emul(at);
+        }
+    }
+
+    /// R6: the data a call has moved, iovec by iovec.
+    fn genio(&mut self, at: At<'_>, tid: i32, call: &Call, moved: u64) {
+        let Some(io) = call.known.and_then(|k| k.io) else { return };
+        if moved == 0 && !matches!(io.data, Data::Whole { .. }) {
+            return;
+        }
+        let arg = |i: u8| call.args[usize::from(i)];
+        let fd = io.fd.map_or(-1, |i| arg(i) as i32);
+        let write = io.dir == Dir::Write;
+        let memory = Memory::of(tid, call.abi);
+        match io.data {
+            Data::Buf { ptr } => {
+                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len: moved }], moved);
+            }
+            Data::Whole { ptr, len } => {
+                let len = arg(len);
+                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len }], len);
+            }
+            Data::Iov { ptr, count } => {
+                self.spans(at, memory, fd, write, &memory.iovecs(arg(ptr), arg(count)), moved);
+            }
+            Data::Msg { ptr } => {
+                self.spans(at, memory, fd, write, &memory.message(arg(ptr)), moved);
+            }
+            Data::Mmsg { ptr } => {
+                for i in 0..moved {
+                    let (spans, len) = memory.message_of_many(arg(ptr), i);
+                    if !self.spans(at, memory, fd, write, &spans, len) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `moved` bytes of these spans, in chunks; false where a fault or the sink ended it.
+    fn spans(
+        &mut self,
+        at: At<'_>,
+        memory: Memory,
+        fd: i32,
+        write: bool,
+        spans: &[Span],
+        moved: u64,
+    ) -> bool {
+        let mut left = moved;
+        for span in spans {
+            let mut addr = span.addr;
+            let mut len = span.len.min(left);
+            left -= len;
+            while len > 0 {
+                let want = len.min((CHUNK * CHUNKS) as u64) as usize;
+                self.data.resize(want, 0);
+                let got = memory.read(addr, &mut self.data).len();
+                for chunk in self.data[..got].chunks(CHUNK) {
+                    if !self.recorder.genio(at, fd, write, chunk) {
+                        return false;
+                    }
+                }
+                if got < want {
+                    return false;
+                }
+                addr = addr.wrapping_add(want as u64);
+                len -= want as u64;
+            }
+        }
+        true
+    }
+
+    /// A signal is about to be delivered, or its handler was reached (hazard 10).
+    pub(super) fn signal(&mut self, task: &mut Task, stopped: &Stopped, signo: i32, time: Time) -> Resume {
+        if let Some((began, mut psig)) = task.signal.take() {
+            let arrived = signo == libc::SIGTRAP;
+            psig.action = stopped.registers().map_or(0, |regs| if arrived { regs.rip } else { 0 });
+            self.psig(task, began, psig);
+            if arrived {
+                return Resume::With(0);
+            }
+        }
+        let psig_on = task.trace.as_ref().is_some_and(|t| t.facs.contains(Facs::PSIG));
+        // Without the facility the action matters only to a call that an ignored signal has ended.
+        let action = signals::action(task.tid, signo);
+        if action == Action::Ignored {
+            task.restarting = restart::restart(task, stopped) || task.restarting;
+            return Resume::With(signo);
+        }
+        self.flush(task);
+        task.call = None;
+        if !psig_on || action == Action::JobControl {
+            return Resume::With(signo);
+        }
+        let psig = signals::psig(stopped, signo);
+        if action == Action::Caught {
+            task.signal = Some((time, psig));
+            return Resume::Handler(signo);
+        }
+        self.psig(task, time, psig);
+        Resume::With(signo)
+    }
+
+    fn psig(&mut self, task: &Task, time: Time, psig: crate::record::Psig) {
+        let Some(trace) = &task.trace else { return };
+        let stamp = task.stamp(time);
+        self.recorder.psig(at(trace, &stamp, task.proc.abi()), psig);
+    }
+
+    /// The result that was held back is the program's after all.
+    pub(super) fn flush(&mut self, task: &mut Task) {
+        task.restarting = false;
+        if let Some((time, result)) = task.held.take() {
+            self.over(task, time, result);
+        }
+    }
+
+    /// R31: what is traced of a process was changed; also the first record of a new child.
+    pub(super) fn applied(&mut self, proc: &Proc, trace: &Trace) {
+        let pid = proc.id.pid;
+        let stamp =
+            Stamp { time: now(), pid, tid: pid, comm: super::task::comm_of(pid, pid).unwrap_or_default() };
+        self.recorder.emul(at(trace, &stamp, proc.abi()));
+    }
+
+    /// A program was executed: its ABI, arguments, environment and open descriptors.
+    pub(super) fn executed(&mut self, task: &Task, trace: &Trace, abi: Abi) {
+        let stamp = task.stamp(now());
+        let at = at(trace, &stamp, abi);
+        let pid = task.pid;
+        self.recorder.emul(at);
+        if trace.facs.contains(Facs::EXEC_ARG) {
+            strings(pid, "cmdline", |arg| self.recorder.exec_arg(at, arg));
+        }
+        if trace.facs.contains(Facs::EXEC_ENV) {
+            strings(pid, "environ", |env| self.recorder.exec_env(at, env));
+        }
+        if trace.facs.contains(Facs::EXEC_FD) {
+            for (fd, dtype) in descriptors(pid) {
+                self.recorder.exec_fd(at, fd, dtype);
+            }
+        }
+    }
+}
+
+/// A call whose entry we have not seen: attached, or asked for, in its midst.
+fn unseen(stopped: &Stopped, abi: Abi) -> Option<Call> {
+    let number = stopped.registers().ok()?.orig_rax as i64;
+    Some(Call { abi, number, known: None, args: [0; 6], wanted: true, began: Time::default() })
+}
+
+/// Each of the NUL-terminated strings of a file in /proc/pid.
+fn strings(pid: i32, file: &str, mut each: impl FnMut(&[u8])) {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    for string in bytes.split_inclusive(|&b| b == 0) {
+        each(string.strip_suffix(b"\0").unwrap_or(string));
+    }
+}
+
+/// The open descriptors of a process with NetBSD's `DTYPE_*` of each (docs/format.md).
+fn descriptors(pid: i32) -> Vec<(i32, u32)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let mut found: Vec<(i32, u32)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            // The link's text says enough: to follow it could wait for a file system (hazard 12).
+            let target = fs::read_link(entry.path()).ok()?;
+            Some((fd, dtype(target.as_os_str().as_bytes())))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn dtype(link: &[u8]) -> u32 {
+    const KINDS: [(&[u8], u32); 5] = [
+        (b"socket:", 2),
+        (b"pipe:", 3),
+        (b"anon_inode:[eventfd]", 9),
+        (b"anon_inode:[timerfd]", 10),
+        (b"anon_inode:", 5),
+    ];
+    KINDS.iter().find(|(prefix, _)| link.starts_with(prefix)).map_or(1, |(_, dtype)| *dtype)
+}

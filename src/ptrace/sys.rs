@@ -1,0 +1,167 @@
+//! The system calls of the ptrace backend: one of the files where unsafe is allowed. Every function is one call with
+//! its errno; what they mean is in [`super::stop`] and above.
+
+#![allow(
+    unsafe_code,
+    reason = "ptrace, wait and process memory have no safe wrapper that knows SEIZE and all signals"
+)]
+
+use std::mem::{MaybeUninit, size_of};
+use std::ptr;
+
+use libc::{c_long, c_void};
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// `PTRACE_GETSIGMASK` of the kernel's uapi/linux/ptrace.h.
+const PTRACE_GETSIGMASK: libc::c_uint = 0x420a;
+
+/// Wakes a tracer thread that waits. Ignored by default, so a stray one does no harm.
+const KICK: Signal = Signal::SIGURG;
+
+/// Calls `ptrace(request, tid, addr, data)`.
+///
+/// # Safety
+/// `addr` and `data` must be what the request expects.
+unsafe fn ptrace(request: libc::c_uint, tid: i32, addr: usize, data: usize) -> nix::Result<c_long> {
+    // SAFETY: the caller's duty.
+    Errno::result(unsafe { libc::ptrace(request, tid, addr as *mut c_void, data as *mut c_void) })
+}
+
+/// A request whose `data` is a number, most often a signal.
+pub(super) fn request(request: libc::c_uint, tid: i32, data: usize) -> nix::Result<()> {
+    debug_assert!(
+        [
+            libc::PTRACE_SEIZE,
+            libc::PTRACE_INTERRUPT,
+            libc::PTRACE_LISTEN,
+            libc::PTRACE_SYSCALL,
+            libc::PTRACE_CONT,
+            libc::PTRACE_SINGLESTEP,
+            libc::PTRACE_DETACH
+        ]
+        .contains(&request)
+    );
+    // SAFETY: these requests take no pointer.
+    unsafe { ptrace(request, tid, 0, data) }.map(drop)
+}
+
+/// A request that fills a `T`.
+///
+/// # Safety
+/// The request must write at most a `T`, and any bytes must make one.
+unsafe fn fetch<T>(request: libc::c_uint, tid: i32, addr: usize) -> nix::Result<T> {
+    let mut out = MaybeUninit::<T>::zeroed();
+    // SAFETY: `out` has room for what the request writes.
+    unsafe { ptrace(request, tid, addr, out.as_mut_ptr() as usize) }?;
+    // SAFETY: zeroed before, and any bytes make a `T`.
+    Ok(unsafe { out.assume_init() })
+}
+
+/// The system call a stopped thread is at.
+pub(super) fn syscall_info(tid: i32) -> nix::Result<libc::ptrace_syscall_info> {
+    // SAFETY: the request writes at most as many bytes as `addr` says; the struct is plain integers.
+    unsafe { fetch(libc::PTRACE_GET_SYSCALL_INFO, tid, size_of::<libc::ptrace_syscall_info>()) }
+}
+
+/// The message of an event stop.
+pub(super) fn event_message(tid: i32) -> nix::Result<u64> {
+    // SAFETY: the request writes an unsigned long.
+    unsafe { fetch(libc::PTRACE_GETEVENTMSG, tid, 0) }
+}
+
+/// The signal of a signal-delivery-stop.
+pub(super) fn siginfo(tid: i32) -> nix::Result<libc::siginfo_t> {
+    // SAFETY: the request writes a siginfo_t, which is plain integers.
+    unsafe { fetch(libc::PTRACE_GETSIGINFO, tid, 0) }
+}
+
+/// The blocked signals.
+pub(super) fn sigmask(tid: i32) -> nix::Result<u64> {
+    // SAFETY: `addr` is the size of the mask, which the request writes.
+    unsafe { fetch(PTRACE_GETSIGMASK, tid, size_of::<u64>()) }
+}
+
+/// The registers.
+pub(super) fn registers(tid: i32) -> nix::Result<libc::user_regs_struct> {
+    // SAFETY: the request writes a user_regs_struct, which is plain integers.
+    unsafe { fetch(libc::PTRACE_GETREGS, tid, 0) }
+}
+
+/// Sets the registers.
+pub(super) fn set_registers(tid: i32, regs: &libc::user_regs_struct) -> nix::Result<()> {
+    // SAFETY: the request reads a user_regs_struct.
+    unsafe { ptrace(libc::PTRACE_SETREGS, tid, 0, ptr::from_ref(regs) as usize) }.map(drop)
+}
+
+/// The next change of state of a tracee of this very thread: thread id and wait status.
+///
+/// `__WNOTHREAD`: without it another tracer thread's stop can be taken from it.
+pub(super) fn wait(flags: i32) -> nix::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` has room for the status.
+    let tid =
+        Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::__WALL | libc::__WNOTHREAD | flags) })?;
+    Ok((tid != 0).then_some((tid, status)))
+}
+
+/// Copies the memory of a process at `addr` into `out`; the count is short where the rest faults.
+pub(super) fn read_memory(tid: i32, addr: u64, out: &mut [u8]) -> nix::Result<usize> {
+    let local = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+    let remote = libc::iovec { iov_base: addr as *mut c_void, iov_len: out.len() };
+    // SAFETY: `local` is `out`; `remote` is never touched in this process.
+    Errno::result(unsafe { libc::process_vm_readv(tid, &local, 1, &remote, 1, 0) }).map(|n| n as usize)
+}
+
+/// Copies `bytes` into the memory of a process at `addr`.
+pub(super) fn write_memory(tid: i32, addr: u64, bytes: &[u8]) -> nix::Result<usize> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: addr as *mut c_void, iov_len: bytes.len() };
+    // SAFETY: `local` is only read; `remote` is never touched in this process.
+    Errno::result(unsafe { libc::process_vm_writev(tid, &local, 1, &remote, 1, 0) }).map(|n| n as usize)
+}
+
+/// The first bytes of a siginfo beyond signo, errno and code, as they lie in memory from offset 16 on.
+pub(super) fn siginfo_payload(info: &libc::siginfo_t) -> [u8; 32] {
+    let mut out = [0; 32];
+    // SAFETY: siginfo_t has 128 bytes, all of them initialised by the kernel or zeroed by us.
+    let bytes =
+        unsafe { std::slice::from_raw_parts(ptr::from_ref(info).cast::<u8>(), size_of::<libc::siginfo_t>()) };
+    out.copy_from_slice(&bytes[16..48]);
+    out
+}
+
+/// The id of this thread.
+pub(super) fn gettid() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// Makes a kick end a wait of this thread instead of restarting it.
+pub(super) fn hear_kicks() -> nix::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(KICK, &action) }?;
+    let mut set = SigSet::empty();
+    set.add(KICK);
+    set.thread_unblock()
+}
+
+/// Kicks a thread of this process out of its wait. One that comes just before the wait is lost: repeat until heard.
+pub(super) fn kick(tid: i32) {
+    // SAFETY: takes three integers. A thread that is gone cannot be kicked, and need not be.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, KICK as i32) };
+}
+
+/// Number and arguments of a call, where `op` says that it is at its entry.
+pub(super) fn entry_values(info: &libc::ptrace_syscall_info) -> (u64, [u64; 6]) {
+    // SAFETY: the members of the union are plain integers, and all of it is initialised.
+    let entry = unsafe { info.u.entry };
+    (entry.nr, entry.args)
+}
+
+/// Result of a call, where `op` says that it is at its exit: a negative errno or the value.
+pub(super) fn exit_value(info: &libc::ptrace_syscall_info) -> i64 {
+    // SAFETY: the members of the union are plain integers, and all of it is initialised.
+    unsafe { info.u.exit.sval }
+}

@@ -1,0 +1,149 @@
+//! What a tracer thread knows of each thread and each process it traces.
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::Meter;
+use super::stop::Traced;
+use crate::facility::Facs;
+use crate::hooks::At;
+use crate::proc::{Proc, Trace};
+use crate::record::{Comm, Psig, Stamp, Time};
+use crate::syscall::{Abi, Syscall};
+
+/// The system call a thread is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) abi: Abi,
+    pub(super) number: i64,
+    pub(super) known: Option<&'static Syscall>,
+    pub(super) args: [u64; 6],
+    /// False for one that `calls=` leaves out.
+    pub(super) wanted: bool,
+    pub(super) began: Time,
+}
+
+/// One traced thread.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) thread: Traced,
+    pub(super) tid: i32,
+    pub(super) pid: i32,
+    pub(super) proc: Arc<Proc>,
+    pub(super) meter: Arc<Meter>,
+    /// What is traced; `None` while it waits for the stop at which it can be detached.
+    pub(super) trace: Option<Arc<Trace>>,
+    pub(super) comm: Comm,
+    /// An interrupt was sent and its stop has not been seen.
+    pub(super) interrupted: bool,
+    pub(super) call: Option<Call>,
+    /// The result of a call that may turn out never to have returned (hazard 1): held until the next stop tells.
+    pub(super) held: Option<(Time, i64)>,
+    /// The call restarted after an interrupt of ours: its second entry is not an event of the program.
+    pub(super) restarting: bool,
+    /// The argument that a restart has changed, as the program had it (hazard 1).
+    pub(super) changed: Option<super::restart::Changed>,
+    /// A caught signal on its way to its handler (hazard 10).
+    pub(super) signal: Option<(Time, Psig)>,
+}
+
+impl Task {
+    pub(super) fn new(thread: Traced, tid: i32, group: &Group, comm: Comm) -> Task {
+        Task {
+            thread,
+            tid,
+            pid: group.proc.id.pid,
+            proc: Arc::clone(&group.proc),
+            meter: Arc::clone(&group.meter),
+            trace: group.trace.clone(),
+            comm,
+            interrupted: false,
+            call: None,
+            held: None,
+            restarting: false,
+            changed: None,
+            signal: None,
+        }
+    }
+
+    /// Interrupts it, so that it stops soon; `Trap` follows.
+    pub(super) fn interrupt(&mut self) {
+        self.thread.interrupt();
+        self.interrupted = true;
+    }
+
+    /// Stamps an event of this thread.
+    pub(super) fn stamp(&self, time: Time) -> Stamp {
+        Stamp { time, pid: self.pid, tid: self.tid, comm: self.comm }
+    }
+
+    /// Reads its name again: at attach, exec and prctl(2).
+    pub(super) fn refresh_comm(&mut self) {
+        self.comm = comm_of(self.pid, self.tid).unwrap_or(self.comm);
+    }
+
+    /// True where system calls must stop it.
+    pub(super) fn needs_calls(&self, privileged: bool) -> bool {
+        self.trace.as_ref().is_some_and(|t| needs_calls(t, privileged))
+    }
+}
+
+/// True where this needs stops at system calls (those of a set-id exec too, where we could not keep its privilege).
+pub(super) fn needs_calls(trace: &Trace, privileged: bool) -> bool {
+    const CALLS: Facs =
+        Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
+    trace.facs.intersects(CALLS) || !privileged
+}
+
+/// Name of a thread.
+pub(super) fn comm_of(pid: i32, tid: i32) -> Option<Comm> {
+    let name = fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(&name)))
+}
+
+/// One traced process.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) proc: Arc<Proc>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) trace: Option<Arc<Trace>>,
+    pub(super) threads: HashSet<i32>,
+    /// Who waits for a change to be in force, and for which threads.
+    pub(super) changes: Vec<Pending>,
+}
+
+/// A change that is not in force in all threads yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) left: HashSet<i32>,
+    pub(super) in_force: Sender<()>,
+}
+
+impl Group {
+    /// The thread has stopped since, or is gone.
+    pub(super) fn settled(&mut self, tid: i32) {
+        self.changes.retain_mut(|pending| {
+            pending.left.remove(&tid);
+            if pending.left.is_empty() {
+                // Who waited may have given up.
+                let _ = pending.in_force.try_send(());
+            }
+            !pending.left.is_empty()
+        });
+    }
+}
+
+/// The records of `task` go here.
+pub(super) fn at<'a>(trace: &'a Trace, stamp: &'a Stamp, abi: Abi) -> At<'a> {
+    At { trace, stamp, abi }
+}
+
+/// The time now, as records carry it.
+pub(super) fn now() -> Time {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME);
+    // CLOCK_REALTIME always exists.
+    now.map_or(Time::default(), |t| Time { sec: t.tv_sec(), nsec: t.tv_nsec() })
+}

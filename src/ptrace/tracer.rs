@@ -1,0 +1,227 @@
+//! A tracer thread: one loop that waits for stops and commands of one tree of processes.
+//!
+//! It waits for nothing else: a full sink under policy block is the one bounded exception ([`crate::hooks`]).
+
+mod attach;
+mod events;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender};
+use nix::errno::Errno;
+
+use super::observe::{Observer, Resume};
+use super::restart;
+use super::stop::{self, Change, Stop, Stopped};
+use super::task::{Group, Pending, Task, now};
+use super::{Command, Handle, Shared, sys};
+use crate::error::Result;
+use crate::proc::{Proc, Trace};
+use crate::record::Time;
+
+/// Runs until nothing is left to trace and nobody wants anything.
+pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) {
+    if let Err(errno) = sys::hear_kicks() {
+        log::warn!("tracer thread: {errno}; commands will be heard late");
+    }
+    me.tid.store(sys::gettid(), Ordering::Release);
+    let observer = Observer::new(&shared);
+    let mut tracer = Tracer {
+        shared,
+        me,
+        commands,
+        observer,
+        tasks: HashMap::new(),
+        groups: HashMap::new(),
+        early: HashMap::new(),
+        strangers: HashSet::new(),
+    };
+    while tracer.work() {}
+}
+
+struct Tracer {
+    shared: Arc<Shared>,
+    me: Handle,
+    commands: Receiver<Command>,
+    observer: Observer,
+    /// Traced threads by id.
+    tasks: HashMap<i32, Task>,
+    /// Traced processes by id.
+    groups: HashMap<i32, Group>,
+    /// Stops of new threads whose parent's event has not come yet.
+    early: HashMap<i32, (Stopped, Stop)>,
+    /// New processes that are not to be traced: detached at their first stop (hazard 4).
+    strangers: HashSet<i32>,
+}
+
+impl Tracer {
+    /// One turn; false where the thread is done.
+    fn work(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            self.command(command);
+        }
+        if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
+            return !self.finish();
+        }
+        match stop::wait(true) {
+            Ok(Some(change)) => self.change(change),
+            Ok(None) => {}
+            Err(errno) => self.nobody_left(errno),
+        }
+        true
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Apply { proc, trace, heard, in_force } => {
+                let result = match trace {
+                    Some(trace) => self.attach(&proc, trace, in_force),
+                    None => {
+                        self.release(&proc, in_force);
+                        Ok(())
+                    }
+                };
+                // Who asked may have given up waiting.
+                let _ = heard.try_send(result);
+            }
+            Command::Settle { done } => {
+                while let Ok(Some(change)) = stop::wait(false) {
+                    self.change(change);
+                }
+                let _ = done.try_send(());
+            }
+        }
+    }
+
+    /// Takes itself out of the table of tracer threads; false where a command came meanwhile.
+    fn finish(&mut self) -> bool {
+        let mut tracers = self.shared.tracers.lock();
+        if !self.commands.is_empty() {
+            return false;
+        }
+        tracers.retain(|_, entry| !entry.tracer.commands.same_channel(&self.me.commands));
+        true
+    }
+
+    /// The wait says that we trace nobody, whatever we believed.
+    fn nobody_left(&mut self, errno: Errno) {
+        if errno != Errno::ECHILD {
+            log::error!("wait: {errno}");
+        }
+        self.strangers.clear();
+        let tids: Vec<i32> = self.tasks.keys().copied().collect();
+        for tid in tids {
+            self.dead(tid);
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Dead(tid) => self.dead(tid),
+            Change::Stopped(stopped, stop) => {
+                log::trace!("thread {}: {stop:?}", stopped.tid());
+                self.stopped(stopped, stop);
+            }
+        }
+    }
+
+    fn stopped(&mut self, stopped: Stopped, stop: Stop) {
+        let time = now();
+        let tid = stopped.tid();
+        let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
+        let meter = Arc::clone(&task.meter);
+        // Whatever stop it is, the kernel takes it for the one we asked for.
+        let interrupted = std::mem::take(&mut task.interrupted);
+        match stop {
+            Stop::Syscall => {
+                let how = self.observer.syscall(task, &stopped, interrupted, time);
+                self.go_on(stopped, how);
+            }
+            Stop::Signal(signal) => {
+                let how = self.observer.signal(task, &stopped, signal, time);
+                self.go_on(stopped, how);
+            }
+            Stop::Group if task.trace.is_some() => stopped.listen(),
+            Stop::Group => self.resume(stopped, 0),
+            Stop::Trap => {
+                if interrupted {
+                    restart::restart(task, &stopped);
+                }
+                self.resume(stopped, 0);
+            }
+            Stop::Child(child) => {
+                self.child(tid, child);
+                self.resume(stopped, 0);
+            }
+            Stop::Exec(former) => self.exec(stopped, former),
+        }
+        meter.stops.fetch_add(1, Ordering::Relaxed);
+        meter.stopped_ns.fetch_add(elapsed_ns(time), Ordering::Relaxed);
+        self.settled(tid);
+    }
+
+    fn go_on(&mut self, stopped: Stopped, how: Resume) {
+        match how {
+            Resume::With(signal) => self.resume(stopped, signal),
+            Resume::Handler(signal) => stopped.resume_to_handler(signal),
+            Resume::Abandon => self.abandon(stopped),
+        }
+    }
+
+    /// Resumes a thread as what is traced of it demands, or detaches it.
+    fn resume(&mut self, stopped: Stopped, signal: i32) {
+        let tid = stopped.tid();
+        let Some(task) = self.tasks.get_mut(&tid) else { return stopped.cont(signal) };
+        if task.trace.is_none() {
+            restart::put_back(task, &stopped);
+            stopped.detach(signal);
+            self.left(tid);
+        } else if task.needs_calls(self.shared.privileged) {
+            stopped.resume_to_syscall(signal);
+        } else {
+            task.call = None;
+            stopped.cont(signal);
+        }
+    }
+
+    /// Ends the tracing of a process at this stop, before anything more of it is seen.
+    fn abandon(&mut self, stopped: Stopped) {
+        if let Some(task) = self.tasks.get(&stopped.tid()) {
+            let proc = Arc::clone(&task.proc);
+            proc.set_trace(None);
+            self.untrace(proc.id.pid);
+        }
+        self.resume(stopped, 0);
+    }
+
+    /// Forgets what is traced of a process, and interrupts its threads so that they can be detached.
+    fn untrace(&mut self, pid: i32) {
+        let Some(group) = self.groups.get_mut(&pid) else { return };
+        group.trace = None;
+        for tid in &group.threads {
+            if let Some(task) = self.tasks.get_mut(tid) {
+                self.observer.flush(task);
+                task.trace = None;
+                task.interrupt();
+            }
+        }
+    }
+
+    /// A thread has stopped since whatever change somebody waits for.
+    fn settled(&mut self, tid: i32) {
+        let Some(task) = self.tasks.get(&tid) else { return };
+        if let Some(group) = self.groups.get_mut(&task.pid)
+            && !group.changes.is_empty()
+        {
+            group.settled(tid);
+        }
+    }
+}
+
+fn elapsed_ns(since: Time) -> u64 {
+    let now = now();
+    let ns = (now.sec - since.sec) * 1_000_000_000 + now.nsec - since.nsec;
+    u64::try_from(ns).unwrap_or(0)
+}

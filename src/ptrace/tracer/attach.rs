@@ -1,0 +1,137 @@
+//! Attaching to all threads of a process, and letting them go.
+
+use super::*;
+use crate::error::Error;
+use crate::proc::{self, Stat};
+use crate::ptrace::stop::Traced;
+use crate::ptrace::task::{comm_of, needs_calls};
+
+impl Tracer {
+    /// Brings what is traced of a process to `trace`: attaches to every thread that is not traced yet, and stops those
+    /// that must stop to make it true.
+    pub(super) fn attach(&mut self, proc: &Arc<Proc>, trace: Arc<Trace>, in_force: Sender<()>) -> Result<()> {
+        let pid = proc.id.pid;
+        let shared = Arc::clone(&self.shared);
+        let is_new = !self.groups.contains_key(&pid);
+        let group = self.groups.entry(pid).or_insert_with(|| Group {
+            proc: Arc::clone(proc),
+            meter: shared.meter_of(pid),
+            trace: None,
+            threads: HashSet::new(),
+            changes: Vec::new(),
+        });
+        let had_calls = group.trace.as_ref().is_some_and(|t| needs_calls(t, shared.privileged));
+        let wants_calls = needs_calls(&trace, shared.privileged);
+        group.trace = Some(Arc::clone(&trace));
+        for tid in &group.threads {
+            if let Some(task) = self.tasks.get_mut(tid) {
+                self.observer.flush(task);
+                task.trace = Some(Arc::clone(&trace));
+                if wants_calls && !had_calls {
+                    task.interrupt();
+                }
+            }
+        }
+        if let Err(error) = self.seize_all(pid, wants_calls) {
+            self.untrace(pid);
+            self.drop_if_empty(pid);
+            return Err(error);
+        }
+        if is_new {
+            proc.set_abi(events::abi_of(pid));
+        }
+        self.observer.applied(proc, &trace);
+        let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
+        let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
+        let left: HashSet<i32> = group.threads.iter().filter(interrupted).copied().collect();
+        if left.is_empty() {
+            let _ = in_force.try_send(());
+        } else {
+            group.changes.push(Pending { left, in_force });
+        }
+        Ok(())
+    }
+
+    /// Hazard 2: seizes every thread, again until a pass finds none new.
+    fn seize_all(&mut self, pid: i32, interrupt: bool) -> Result<()> {
+        loop {
+            let mut found = false;
+            for tid in proc::threads(pid)? {
+                if self.tasks.contains_key(&tid) || self.early.contains_key(&tid) {
+                    continue;
+                }
+                match Traced::seize(tid) {
+                    Ok(thread) => {
+                        found = true;
+                        let Some(group) = self.groups.get_mut(&pid) else { return Err(Error::Gone { pid }) };
+                        group.threads.insert(tid);
+                        let comm = comm_of(pid, tid).unwrap_or_default();
+                        let mut task = Task::new(thread, tid, group, comm);
+                        if interrupt {
+                            task.interrupt();
+                        }
+                        self.tasks.insert(tid, task);
+                    }
+                    Err(Errno::ESRCH) => {}
+                    Err(errno) => refused(pid, tid, errno)?,
+                }
+            }
+            if !found {
+                break;
+            }
+        }
+        match self.groups.get(&pid).is_some_and(|group| !group.threads.is_empty()) {
+            true => Ok(()),
+            false => Err(Error::Gone { pid }),
+        }
+    }
+
+    /// Lets a process go: each thread is detached at its next stop.
+    pub(super) fn release(&mut self, proc: &Proc, in_force: Sender<()>) {
+        let pid = proc.id.pid;
+        self.untrace(pid);
+        match self.groups.get_mut(&pid) {
+            Some(group) if !group.threads.is_empty() => {
+                group.changes.push(Pending { left: group.threads.clone(), in_force });
+            }
+            _ => {
+                let _ = in_force.try_send(());
+            }
+        }
+    }
+
+    /// A thread was detached.
+    pub(super) fn left(&mut self, tid: i32) {
+        let Some(task) = self.tasks.remove(&tid) else { return };
+        if let Some(group) = self.groups.get_mut(&task.pid) {
+            group.threads.remove(&tid);
+            group.settled(tid);
+        }
+        self.drop_if_empty(task.pid);
+    }
+
+    /// Forgets a process without traced threads.
+    pub(super) fn drop_if_empty(&mut self, pid: i32) {
+        if self.groups.get(&pid).is_some_and(|group| group.threads.is_empty()) {
+            self.groups.remove(&pid);
+            self.shared.forget(pid, &self.me);
+        }
+    }
+}
+
+/// Why a thread cannot be seized; nothing where that is no failure of the whole.
+fn refused(pid: i32, tid: i32, errno: Errno) -> Result<()> {
+    // A leader that has exited before its threads is there, but cannot be traced.
+    if Stat::of(tid).is_ok_and(|stat| stat.is_dead()) {
+        return Ok(());
+    }
+    match proc::tracer_of(tid) {
+        0 if errno == Errno::EPERM => {
+            Err(Error::Denied { pid, why: "the kernel refuses to let it be traced".into() })
+        }
+        0 => Err(Error::sys("PTRACE_SEIZE", pid, errno)),
+        // Made by a thread of ours and attached by the kernel: its parent's event tells of it.
+        tracer if proc::tgid(tracer).ok() == i32::try_from(std::process::id()).ok() => Ok(()),
+        tracer => Err(Error::Busy { pid, why: format!("process {tracer} traces it already").into() }),
+    }
+}

@@ -1,0 +1,162 @@
+//! Births, execs and deaths.
+
+use std::fs;
+
+use super::*;
+use crate::hooks;
+use crate::proc;
+use crate::ptrace::stop::Traced;
+use crate::syscall::Abi;
+
+/// `AT_SECURE` of the kernel's uapi/linux/auxvec.h: the exec changed ids or capabilities.
+const AT_SECURE: u64 = 23;
+
+impl Tracer {
+    /// `parent` has made a thread or process (hazard 4): a thread is always traced, a process with INHERIT.
+    pub(super) fn child(&mut self, parent: i32, child: i32) {
+        if self.tasks.contains_key(&child) {
+            return;
+        }
+        let Some(task) = self.tasks.get(&parent) else { return };
+        let (proc, comm, pid) = (Arc::clone(&task.proc), task.comm, task.pid);
+        let is_traced = task.trace.is_some();
+        let group = match proc::tgid(child) {
+            // Killed already: its death is all that will be heard of it.
+            Err(_) => return self.strange(child),
+            Ok(tgid) if tgid == pid => pid,
+            Ok(_) => {
+                let inherited = if is_traced { self.shared.procs.fork(&proc, child) } else { Ok(None) };
+                let Ok(Some((proc, trace))) = inherited else { return self.strange(child) };
+                let meter = self.shared.enter(child, &self.me);
+                self.observer.applied(&proc, &trace);
+                let trace = Some(trace);
+                self.groups.insert(
+                    child,
+                    Group { proc, meter, trace, threads: HashSet::new(), changes: Vec::new() },
+                );
+                child
+            }
+        };
+        let Some(group) = self.groups.get_mut(&group) else { return self.strange(child) };
+        group.threads.insert(child);
+        let mut task = Task::new(Traced::born(child), child, group, comm);
+        // Its process is being let go: it must stop once more to be detached.
+        if task.trace.is_none() {
+            task.interrupt();
+        }
+        self.tasks.insert(child, task);
+        if let Some((stopped, stop)) = self.early.remove(&child) {
+            self.stopped(stopped, stop);
+        }
+    }
+
+    /// A new process that is not to be traced.
+    fn strange(&mut self, child: i32) {
+        match self.early.remove(&child) {
+            Some((stopped, _)) => stopped.detach(0),
+            None => drop(self.strangers.insert(child)),
+        }
+    }
+
+    /// A stop of a thread we do not know: a new one, whose parent's event comes before or after.
+    pub(super) fn unknown(&mut self, stopped: Stopped, stop: Stop) {
+        let tid = stopped.tid();
+        if self.strangers.remove(&tid) {
+            return stopped.detach(0);
+        }
+        self.early.insert(tid, (stopped, stop));
+    }
+
+    /// A thread is gone (hazard 8).
+    pub(super) fn dead(&mut self, tid: i32) {
+        self.strangers.remove(&tid);
+        if let Some((stopped, _)) = self.early.remove(&tid) {
+            // Nothing is owed to the dead.
+            stopped.detach(0);
+        }
+        if let Some(mut task) = self.tasks.remove(&tid) {
+            self.observer.flush(&mut task);
+            if let Some(group) = self.groups.get_mut(&task.pid) {
+                group.threads.remove(&tid);
+                group.settled(tid);
+                if group.threads.is_empty() {
+                    self.shared.procs.exit(&group.proc);
+                }
+            }
+            self.drop_if_empty(task.pid);
+        }
+        self.adopt_orphans();
+    }
+
+    /// New threads whose parent was killed before its event was heard of would wait for it for ever.
+    fn adopt_orphans(&mut self) {
+        let tids: Vec<i32> = self.early.keys().copied().collect();
+        for tid in tids {
+            let family = proc::tgid(tid).unwrap_or(0);
+            let parent = proc::Stat::of(tid).map_or(0, |stat| stat.ppid);
+            let sibling = self.groups.get(&family).and_then(|group| group.threads.iter().next().copied());
+            match sibling {
+                Some(sibling) => self.child(sibling, tid),
+                None if !self.groups.contains_key(&parent) => self.strange(tid),
+                None => {}
+            }
+        }
+    }
+
+    /// The thread has executed a program (hazard 5): its siblings are gone, and it has its process's id now.
+    pub(super) fn exec(&mut self, stopped: Stopped, former: i32) {
+        let pid = stopped.tid();
+        if former != pid
+            && let Some(mut task) = self.tasks.remove(&former)
+        {
+            task.tid = pid;
+            task.thread = Traced::born(pid);
+            self.tasks.insert(pid, task);
+        }
+        if let Some(group) = self.groups.get_mut(&pid) {
+            let siblings: Vec<i32> = group.threads.drain().filter(|&tid| tid != pid).collect();
+            group.threads.insert(pid);
+            for tid in siblings {
+                self.tasks.remove(&tid);
+                group.settled(tid);
+            }
+        }
+        let Some(task) = self.tasks.get_mut(&pid) else { return stopped.cont(0) };
+        task.changed = None;
+        task.refresh_comm();
+        let auxv = Auxv::of(pid);
+        let Some(trace) = task.trace.clone() else { return self.resume(stopped, 0) };
+        // Hazard 14: before one record of the privileged program.
+        if !hooks::exec(&task.proc, &trace, auxv.secure) {
+            return self.abandon(stopped);
+        }
+        task.proc.set_abi(auxv.abi);
+        self.observer.executed(task, &trace, auxv.abi);
+        self.resume(stopped, 0);
+    }
+}
+
+/// What the kernel told a program at its start.
+struct Auxv {
+    abi: Abi,
+    secure: bool,
+}
+
+impl Auxv {
+    fn of(pid: i32) -> Auxv {
+        let bytes = fs::read(format!("/proc/{pid}/auxv")).unwrap_or_default();
+        let number = |b: &[u8]| b.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        // The first key is a small number: in a 32-bit process the upper half of its first 8 bytes is a value, an
+        // address.
+        let wide = bytes.get(..8).is_none_or(|b| number(b) < 1 << 16);
+        let (abi, word) = if wide { (Abi::Linux, 8) } else { (Abi::Linux32, 4) };
+        let secure =
+            bytes.chunks_exact(2 * word).any(|e| number(&e[..word]) == AT_SECURE && number(&e[word..]) != 0);
+        Auxv { abi, secure }
+    }
+}
+
+/// The ABI a process was started with.
+pub(super) fn abi_of(pid: i32) -> Abi {
+    Auxv::of(pid).abi
+}
