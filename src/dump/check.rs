@@ -1,0 +1,145 @@
+//! `kdump --verify`: whether anything is missing, from the stream alone.
+
+use std::collections::HashMap;
+
+use super::columns::nanos;
+use super::emulation::{Emulation, Emulations, is_exit};
+use super::{put, text};
+use crate::record::*;
+
+/// Looks at every record of a stream for what is missing: losses that the stream tells of, a call or a return without
+/// the other, a thread whose time runs backwards.
+///
+/// A return without its call is no gap where tracing may have begun in between (a new thread, an EMUL record), nor is a
+/// call without its return where the thread may have ended in it.
+#[derive(Debug)]
+pub struct Check {
+    emulations: Emulations,
+    threads: HashMap<(i32, i32), Thread>,
+    records: u64,
+    lost: u64,
+    faults: u64,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    call: Option<i32>,
+    /// A call or return was seen since tracing last changed; with one kind alone nothing can be paired.
+    called: bool,
+    returned: bool,
+    time: Time,
+}
+
+impl Check {
+    /// At the start of a stream.
+    pub fn new(emulation: Emulation) -> Check {
+        let emulations = Emulations::new(emulation);
+        Check { emulations, threads: HashMap::new(), records: 0, lost: 0, faults: 0 }
+    }
+
+    /// Takes one record and appends a line for whatever is wrong there.
+    pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        self.records += 1;
+        let stamp = &record.header.stamp;
+        let body = record.body();
+        let of_stream = matches!(body, Body::User { id: STREAM_ID, .. });
+        // The stream's own records carry the time of their making.
+        if !of_stream && !matches!(body, Body::Emul(_)) {
+            let thread = self.threads.entry((stamp.pid, stamp.tid)).or_default();
+            let before = std::mem::replace(&mut thread.time, stamp.time);
+            if nanos(before) > nanos(stamp.time) {
+                self.fault(record, out, "its time is before that of the thread's last record");
+            }
+        }
+        match body {
+            Body::Syscall { code, .. } => self.call(record, code, out),
+            Body::Sysret { code, .. } => self.ret(record, code, out),
+            Body::Emul(name) => {
+                self.emulations.change(stamp.pid, name);
+                self.forget(stamp.pid);
+            }
+            Body::User { id: STREAM_ID, data } => self.told(record, data, out),
+            Body::Unknown { ktr_type, .. } if super::printer::label(ktr_type).is_some() => {
+                self.fault(record, out, "its body does not fit its type");
+            }
+            _ => {}
+        }
+    }
+
+    /// The end of the stream: appends the verdict. True where nothing is missing.
+    pub fn finish(self, out: &mut Vec<u8>) -> bool {
+        let whole = self.lost == 0 && self.faults == 0;
+        put!(out, "{} records of {} threads: ", self.records, self.threads.len());
+        if whole {
+            put!(out, "nothing is missing\n");
+        } else {
+            put!(out, "{} lost, {} faults\n", self.lost, self.faults);
+        }
+        whole
+    }
+
+    fn call(&mut self, record: &Record<'_>, code: i32, out: &mut Vec<u8>) {
+        let stamp = &record.header.stamp;
+        let emulation = self.emulations.call(stamp, code);
+        let thread = self.threads.entry((stamp.pid, stamp.tid)).or_default();
+        let pending = if is_exit(emulation.call(code)) { None } else { Some(code) };
+        let before = std::mem::replace(&mut thread.call, pending).filter(|_| thread.returned);
+        thread.called = true;
+        if let Some(before) = before {
+            let name = name(emulation, before);
+            self.fault(record, out, &format!("the call before, {name}, has no return"));
+        }
+    }
+
+    fn ret(&mut self, record: &Record<'_>, code: i16, out: &mut Vec<u8>) {
+        let stamp = &record.header.stamp;
+        let emulation = self.emulations.ret(stamp, code);
+        // The thread that execs takes the number of the first, and all others are gone.
+        if emulation.call(code.into()).is_some_and(|call| call.name.starts_with("execve")) {
+            self.forget(stamp.pid);
+        }
+        let thread = self.threads.entry((stamp.pid, stamp.tid)).or_default();
+        let (call, called) = (thread.call.take(), thread.called);
+        thread.returned = true;
+        let name = name(emulation, code.into());
+        match call {
+            Some(call) if call as i16 == code => {}
+            Some(_) => self.fault(record, out, &format!("{name} returns, but another call was made")),
+            None if called => self.fault(record, out, &format!("{name} returns without a call")),
+            None => {}
+        }
+    }
+
+    fn told(&mut self, record: &Record<'_>, data: &[u8], out: &mut Vec<u8>) {
+        put!(out, "byte {}: the stream says: ", record.offset);
+        text::name(out, data);
+        out.push(b'\n');
+        let text = String::from_utf8_lossy(data);
+        match text.strip_prefix("lost ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()) {
+            Some(lost) => self.lost = self.lost.saturating_add(lost),
+            None => self.faults += 1,
+        }
+        // What was lost may be either half of any pair.
+        self.threads.values_mut().for_each(Thread::forget);
+    }
+
+    fn forget(&mut self, pid: i32) {
+        self.threads.iter_mut().filter(|((p, _), _)| *p == pid).for_each(|(_, thread)| thread.forget());
+    }
+
+    fn fault(&mut self, record: &Record<'_>, out: &mut Vec<u8>, what: &str) {
+        let stamp = &record.header.stamp;
+        put!(out, "byte {}: process {} thread {}: {what}\n", record.offset, stamp.pid, stamp.tid);
+        self.faults += 1;
+    }
+}
+
+impl Thread {
+    fn forget(&mut self) {
+        *self = Thread { time: self.time, ..Thread::default() };
+    }
+}
+
+fn name(emulation: Emulation, code: i32) -> String {
+    emulation.call(code).map_or_else(|| format!("[{code}]"), |call| call.name.into())
+}

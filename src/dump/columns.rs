@@ -1,0 +1,48 @@
+//! The columns that every line begins with: process, thread, command, times.
+
+use super::{Options, put, text};
+use crate::record::{Header, Time};
+
+/// Writes them, and remembers what the times are relative to.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    first: Option<Time>,
+    last: Option<Time>,
+}
+
+impl Columns {
+    pub(super) fn put(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
+        put!(out, "{:6} ", h.stamp.pid);
+        // Version 0 has no threads, and microseconds.
+        if h.version > 0 {
+            put!(out, "{:6} ", h.stamp.tid);
+        }
+        let start = out.len();
+        text::name(out, h.stamp.comm.as_bytes());
+        let pad = 8usize.saturating_sub(out.len() - start);
+        put!(out, "{:pad$} ", "");
+
+        let now = h.stamp.time;
+        let (scale, digits) = if h.version > 0 { (1, 9) } else { (1000, 6) };
+        if options.absolute {
+            put!(out, "{}.{:0digits$} ", now.sec, now.nsec / scale);
+        }
+        let mut since = |then: Time| {
+            let nanos = nanos(now) - nanos(then);
+            let sign = if nanos < 0 { "-" } else { "" };
+            let (nanos, second) = (nanos.unsigned_abs(), 1_000_000_000);
+            put!(out, "{sign}{}.{:0digits$} ", nanos / second, nanos % second / scale as u128);
+        };
+        if options.elapsed {
+            since(*self.first.get_or_insert(now));
+        }
+        if options.relative {
+            since(self.last.replace(now).unwrap_or(now));
+        }
+    }
+}
+
+/// A time in nanoseconds, of any two numbers a record can hold.
+pub(super) fn nanos(time: Time) -> i128 {
+    i128::from(time.sec) * 1_000_000_000 + i128::from(time.nsec)
+}

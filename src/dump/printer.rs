@@ -1,0 +1,212 @@
+//! kdump's lines.
+
+use super::args::Style;
+use super::columns::Columns;
+use super::emulation::{Emulation, Emulations};
+use super::psig::put_psig;
+use super::{Options, put, text};
+use crate::errno;
+use crate::record::*;
+
+/// Prints records as kdump does. One for each stream: it follows the emulation of each process, and the times.
+#[derive(Debug)]
+pub struct Printer {
+    options: Options,
+    emulations: Emulations,
+    columns: Columns,
+}
+
+impl Printer {
+    /// At the start of a stream.
+    pub fn new(options: Options) -> Printer {
+        let emulations = Emulations::new(options.emulation);
+        Printer { options, emulations, columns: Columns::default() }
+    }
+
+    /// Appends the lines of one record, none where the options hide it. A hidden one counts all the same: EMUL changes
+    /// the meaning of what follows.
+    pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        let (h, body) = (&record.header, record.body());
+        let emulation = match body {
+            Body::Emul(name) => {
+                self.emulations.change(h.stamp.pid, name);
+                self.emulations.of(h.stamp.pid)
+            }
+            Body::Syscall { code, .. } => self.emulations.call(&h.stamp, code),
+            Body::Sysret { code, .. } => self.emulations.ret(&h.stamp, code),
+            _ => self.emulations.of(h.stamp.pid),
+        };
+        if self.options.wants(record) {
+            let start = out.len();
+            self.columns.put(&self.options, h, out);
+            if self.options.abi {
+                put!(out, "{:<8} ", emulation.name());
+            }
+            match label(h.ktr_type) {
+                Some(label) => put!(out, "{label:<4}  "),
+                None => put!(out, "UNKNOWN({})  ", h.ktr_type),
+            }
+            let column = out.len() - start;
+            self.body(body, emulation, column, out);
+        }
+    }
+
+    fn body(&self, body: Body<'_>, emulation: Emulation, column: usize, out: &mut Vec<u8>) {
+        match body {
+            Body::Syscall { code, args } => self.call(code, args, emulation, out),
+            Body::Sysret { code, error, retval, retval_1 } => {
+                self.call_name(code.into(), emulation, self.options.plain > 1, out);
+                out.push(b' ');
+                self.result(error, [retval, retval_1], emulation, out);
+            }
+            Body::Namei(name) | Body::Emul(name) => {
+                text::quoted(out, name);
+                out.push(b'\n');
+            }
+            Body::Genio { fd, write, data } => self.genio(fd, write, data, out),
+            Body::Psig(psig) => put_psig(out, &psig),
+            Body::Csw { out: gone, user } => put_csw(out, gone, user),
+            Body::User { id, data } => self.user(id, data, out),
+            Body::ExecArg(data) | Body::ExecEnv(data) => text::folded(out, data, column, self.options.width),
+            Body::ExecFd { fd, dtype } => put_exec_fd(out, fd, dtype),
+            Body::Mib(data) => {
+                let names = data.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).to_string());
+                put!(out, "{}\n", names.collect::<Vec<_>>().join("."));
+            }
+            Body::Unknown { data, .. } => {
+                out.push(b'\n');
+                text::hex(out, data, self.options.word.unwrap_or(1));
+            }
+        }
+    }
+
+    fn call_name(&self, code: i32, emulation: Emulation, numeric: bool, out: &mut Vec<u8>) {
+        match emulation.call(code).filter(|_| !numeric && !self.options.numeric) {
+            Some(call) if self.options.codes => put!(out, "{}[{code}]", call.name),
+            Some(call) => put!(out, "{}", call.name),
+            None => put!(out, "[{code}]"),
+        }
+    }
+
+    fn call(&self, code: i32, args: Args<'_>, emulation: Emulation, out: &mut Vec<u8>) {
+        self.call_name(code, emulation, false, out);
+        if !args.is_empty() {
+            let kinds = emulation.call(code).map_or(&[][..], |call| call.args);
+            out.push(b'(');
+            Style::new(&self.options, emulation).arguments(out, (args, kinds), ",", &[]);
+            out.push(b')');
+        }
+        out.push(b'\n');
+    }
+
+    fn result(&self, error: i32, values: [i64; 2], emulation: Emulation, out: &mut Vec<u8>) {
+        let native = emulation != Emulation::Foreign;
+        match error {
+            0 => {
+                self.value(values[0], emulation, out);
+                if values[1] != 0 {
+                    out.extend_from_slice(b", ");
+                    self.value(values[1], emulation, out);
+                }
+            }
+            _ if native && errno::is_restart(error) => put!(out, "RESTART"),
+            _ if native && error > 0 => put!(out, "-1 unknown errno {error}"),
+            -2 if !native => put!(out, "JUSTRETURN"),
+            -3 if !native => put!(out, "RESTART"),
+            _ => {
+                put!(out, "-1 errno {error}");
+                if native && self.options.plain == 0 {
+                    put!(out, " {}", errno::message(error.wrapping_neg()));
+                }
+            }
+        }
+        out.push(b'\n');
+    }
+
+    fn value(&self, value: i64, emulation: Emulation, out: &mut Vec<u8>) {
+        let (style, value) = (Style::new(&self.options, emulation), value as u64);
+        if self.options.plain > 0 {
+            return style.number(out, value);
+        }
+        style.signed(out, value);
+        if value >= 10 {
+            out.push(b'/');
+            Style { decimal: false, ..style }.number(out, value);
+        }
+    }
+
+    fn genio(&self, fd: i32, write: bool, data: &[u8], out: &mut Vec<u8>) {
+        if fd != -1 {
+            put!(out, "fd {fd} ");
+        }
+        put!(out, "{} {} bytes\n", if write { "wrote" } else { "read" }, data.len());
+        let shown = self.options.cut(data);
+        if self.options.max_data == Some(0) {
+            return;
+        }
+        match self.options.word {
+            Some(word) => text::hex(out, shown, word),
+            None => {
+                out.extend_from_slice(b"       ");
+                text::folded(out, shown, 7, self.options.width);
+            }
+        }
+    }
+
+    fn user(&self, id: &[u8], data: &[u8], out: &mut Vec<u8>) {
+        text::name(out, id);
+        out.push(b':');
+        if self.options.label.is_some() {
+            out.push(b' ');
+            text::name(out, data);
+            out.push(b'\n');
+        } else if let Some(word) = self.options.word {
+            out.push(b'\n');
+            text::hex(out, data, word);
+        } else {
+            put!(out, " {}, ", data.len());
+            data.iter().for_each(|b| put!(out, "{b:02x}"));
+            out.push(b'\n');
+        }
+    }
+}
+
+/// The word for a record type, `None` for one without.
+pub(super) fn label(ktr_type: i16) -> Option<&'static str> {
+    Some(match ktr_type {
+        KTR_SYSCALL => "CALL",
+        KTR_SYSRET => "RET",
+        KTR_NAMEI => "NAMI",
+        KTR_GENIO => "GIO",
+        KTR_PSIG => "PSIG",
+        KTR_CSW => "CSW",
+        KTR_EMUL => "EMUL",
+        KTR_USER => "MISC",
+        KTR_EXEC_ARG => "ARG",
+        KTR_EXEC_ENV => "ENV",
+        KTR_EXEC_FD => "FD",
+        KTR_MIB => "MIB",
+        _ => return None,
+    })
+}
+
+pub(super) fn put_csw(out: &mut Vec<u8>, gone: bool, user: bool) {
+    let (what, mode) = (if gone { "stop" } else { "resume" }, if user { "user" } else { "kernel" });
+    put!(out, "{what} {mode}\n");
+}
+
+/// NetBSD's `DTYPE_NAMES`.
+const DTYPES: [&str; 11] =
+    ["0", "file", "socket", "pipe", "kqueue", "misc", "crypto", "mqueue", "semaphore", "eventfd", "timerfd"];
+
+/// The word for a descriptor's type.
+pub(super) fn dtype_name(dtype: u32) -> Option<&'static str> {
+    DTYPES.get(dtype as usize).copied()
+}
+
+pub(super) fn put_exec_fd(out: &mut Vec<u8>, fd: i32, dtype: u32) {
+    match dtype_name(dtype) {
+        Some(name) => put!(out, "{name} {fd}\n"),
+        None => put!(out, "UNKNOWN({dtype}) {fd}\n"),
+    }
+}

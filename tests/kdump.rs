@@ -1,0 +1,328 @@
+//! kdump the program: NetBSD's output byte for byte, live input, bad input.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ktrace::record::*;
+
+/// Where ours differs from what NetBSD's kdump printed of the same stream. Nothing else may.
+const DIFFERENCES: &[Difference] = &[
+    Difference {
+        reason: "a directory descriptor by its name",
+        sets: typed,
+        was: "(0xffffff9c,",
+        is: "(AT_FDCWD,",
+    },
+    Difference {
+        reason: "a directory descriptor by its name",
+        sets: typed,
+        was: "(4294967196,",
+        is: "(AT_FDCWD,",
+    },
+    Difference {
+        reason: "a count in decimal",
+        sets: typed,
+        was: "(3,0x7ffd2000,0x40)",
+        is: "(3,0x7ffd2000,64)",
+    },
+    Difference { reason: "an ioctl by Linux's name", sets: typed, was: "_IO('T',0x13,0)", is: "TIOCGWINSZ" },
+    Difference { reason: "an ioctl by Linux's name", sets: typed, was: "_IO('T',19,0)", is: "TIOCGWINSZ" },
+    // NetBSD's forgets the emulation where -t hides EMUL, and takes the numbers for NetBSD's own.
+    hidden_emul("CALL  mq_open(0xffffff9c", "CALL  openat(AT_FDCWD"),
+    hidden_emul("RET   mq_open", "RET   openat"),
+    hidden_emul("CALL  syscall(3,0x7ffd2000,0x40)", "CALL  read(3,0x7ffd2000,64)"),
+    hidden_emul("RET   syscall", "RET   read"),
+    hidden_emul("CALL  fork", "CALL  open"),
+    hidden_emul("RET   fork JUSTRETURN", "RET   open -1 errno -2 No such file or directory"),
+    hidden_emul("CALL  chown(1,0x5413,5)", "CALL  ioctl(1,TIOCGWINSZ,5)"),
+    hidden_emul("RET   chown", "RET   ioctl"),
+    hidden_emul("getppid", "getpid"),
+];
+
+struct Difference {
+    reason: &'static str,
+    /// In which sets of options.
+    sets: fn(&str) -> bool,
+    was: &'static str,
+    is: &'static str,
+}
+
+const fn hidden_emul(was: &'static str, is: &'static str) -> Difference {
+    Difference { reason: "the emulation is known though EMUL is hidden", sets: no_emul, was, is }
+}
+
+/// Arguments are shown by kind, and the emulation is known to NetBSD's kdump.
+fn typed(set: &str) -> bool {
+    !set.contains(" -n") && !set.contains(" -N") && !no_emul(set)
+}
+
+fn no_emul(set: &str) -> bool {
+    set.starts_with("kdump -tc -f") || set.starts_with("kdump -t-e ")
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn kdump(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kdump"));
+    command.args(args).current_dir(golden("")).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    kdump(args).output().unwrap()
+}
+
+/// Runs kdump with `input` on standard input.
+fn filter(args: &[&str], input: &[u8]) -> Output {
+    let mut child = start(args);
+    // A kdump that has seen enough closes its end.
+    _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn start(args: &[&str]) -> Child {
+    kdump(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn every_set_of_options_prints_what_netbsd_prints() {
+    let text = std::fs::read_to_string(golden("small.kdump.txt")).unwrap();
+    let mut used = vec![false; DIFFERENCES.len()];
+    let mut sets = 0;
+    for block in text.split_inclusive('\n').fold(Vec::<String>::new(), |mut blocks, line| {
+        match blocks.last_mut() {
+            Some(last) if !line.starts_with("$ ") => last.push_str(line),
+            _ => blocks.push(line.into()),
+        }
+        blocks
+    }) {
+        let (set, want) = block.split_once('\n').unwrap();
+        let set = &set[2..];
+        let mut want = want.to_owned();
+        for (d, used) in DIFFERENCES.iter().zip(&mut used).filter(|(d, _)| (d.sets)(set)) {
+            *used |= want.contains(d.was);
+            want = want.replace(d.was, d.is);
+        }
+        let args: Vec<_> = set.split_whitespace().skip(1).collect();
+        let output = run(&args);
+        let got = [output.stderr, output.stdout].concat();
+        assert_eq!(String::from_utf8_lossy(&got), want, "{set}");
+        sets += 1;
+    }
+    assert_eq!(sets, 29);
+    for (d, used) in DIFFERENCES.iter().zip(used) {
+        assert!(used, "nothing differs any more: {} ({})", d.was, d.reason);
+    }
+}
+
+#[test]
+fn standard_input_is_read_with_and_without_a_name() {
+    let stream = std::fs::read(golden("small.v2")).unwrap();
+    let want = run(&["-f", "small.v2"]).stdout;
+    for args in [&[][..], &["-"], &["-f", "-"], &["-f", "/dev/stdin"], &["small.v2"]] {
+        let got = filter(args, &stream);
+        assert_eq!(got.stdout, want, "{args:?}");
+        assert!(got.status.success() && got.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_record_is_printed_as_soon_as_it_is_whole() {
+    let stream = std::fs::read(golden("small.v2")).unwrap();
+    let mut child = start(&[]);
+    let mut input = child.stdin.take().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = output.read(&mut bytes) {
+            _ = sender.send(bytes[..n].to_vec());
+        }
+    });
+    let expect = |want: &str| {
+        let mut got = Vec::new();
+        while got.len() < want.len() {
+            got.extend(lines.recv_timeout(Duration::from_secs(10)).expect("the line is held back"));
+        }
+        assert_eq!(String::from_utf8_lossy(&got), want);
+    };
+    input.write_all(&stream[..61]).unwrap();
+    expect("   100    100 cat      EMUL  \"linux\"\n");
+    // All but the last byte of the next one; then that byte.
+    input.write_all(&stream[61..156]).unwrap();
+    input.write_all(&stream[156..157]).unwrap();
+    expect("   100    100 cat      CALL  openat(AT_FDCWD,0x7ffd1000,0x80000,0)\n");
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_record_says_so() {
+    let stream = std::fs::read(golden("small.v2")).unwrap();
+    for (cut, left) in
+        [(stream.len() - 1, "79 bytes of 80 bytes"), (61 + 20, "20 bytes of a header of 56 bytes")]
+    {
+        let got = filter(&[], &stream[..cut]);
+        let said = String::from_utf8_lossy(&got.stderr).into_owned();
+        let at = cut - if cut > 100 { 79 } else { 20 };
+        assert_eq!(said, format!("kdump: byte {at}: the stream ends inside a record: {left}\n"));
+        assert_eq!(got.status.code(), Some(1));
+        assert!(got.stdout.starts_with(b"   100    100 cat      EMUL"), "what is whole is printed");
+    }
+}
+
+#[test]
+fn garbage_says_where_it_begins() {
+    let mut stream = std::fs::read(golden("small.v2")).unwrap();
+    let whole = stream.len();
+    stream.extend_from_slice(&[0xff; 200]);
+    let got = filter(&[], &stream);
+    assert_eq!(
+        String::from_utf8_lossy(&got.stderr),
+        format!("kdump: byte {whole}: a record cannot have -1 bytes of body\n")
+    );
+    assert_eq!((got.status.code(), got.stdout), (Some(1), run(&["-f", "small.v2"]).stdout));
+    let got = filter(&[], b"GNU/Linux is not a record stream, whatever its length may be.");
+    assert_eq!(got.status.code(), Some(1));
+    assert!(got.stdout.is_empty() && got.stderr.starts_with(b"kdump: byte 0: "));
+}
+
+#[test]
+fn a_file_that_is_not_there_says_so() {
+    let got = run(&["-f", "nosuch"]);
+    assert_eq!(String::from_utf8_lossy(&got.stderr), "kdump: nosuch: No such file or directory\n");
+    assert_eq!(got.status.code(), Some(1));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let stream = std::fs::read(golden("small.v2")).unwrap();
+    let mut child = start(&[]);
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().unwrap();
+    // More than a pipe holds: ends by an EPIPE of our own once kdump is gone.
+    assert!((0..1000).any(|_| input.write_all(&stream).is_err()), "kdump reads on");
+    let got = child.wait_with_output().unwrap();
+    assert!(got.status.success() && got.stderr.is_empty(), "{got:?}");
+}
+
+#[test]
+fn older_versions_print_their_own_columns() {
+    let mut stream = Vec::new();
+    let stamp = Stamp { time: Time { sec: 7, nsec: 5_000 }, pid: 42, tid: 43, comm: Comm::new(b"old") };
+    encode(&mut stream, &stamp, &Body::Emul(b"linux"));
+    stream[6] = 0;
+    let seed = |bytes: &[u8]| String::from_utf8(filter(&["-T"], bytes).stdout).unwrap();
+    let mut v0 = stream.clone();
+    v0[40] = 5;
+    v0[41] = 0;
+    assert_eq!(seed(&v0), "    42 old      7.000005 EMUL  \"linux\"\n");
+    stream[6] = 1;
+    assert_eq!(seed(&stream), "    42     43 old      7.000005000 EMUL  \"linux\"\n");
+}
+
+#[test]
+fn the_emulation_is_by_process_and_kept_by_the_call() {
+    let stamp = |pid| Stamp { pid, tid: pid, comm: Comm::new(b"t"), ..Stamp::default() };
+    let ret = |code| Body::Sysret { code, error: 0, retval: 0, retval_1: 0 };
+    let call = |code| Body::Syscall { code, args: Args::Words(&[]) };
+    let mut stream = Vec::new();
+    for (pid, body) in [
+        (1, Body::Emul(b"linux")),
+        (2, Body::Emul(b"linux32")),
+        (1, call(39)),
+        (2, call(20)),
+        (1, ret(39)),
+        (2, ret(20)),
+        // An exec of a 32-bit program: the return is of the call that was made.
+        (1, call(59)),
+        (1, Body::Emul(b"linux32")),
+        (1, ret(59)),
+        (1, call(20)),
+        (3, call(39)),
+        (1, Body::Emul(b"plan9")),
+        (1, call(20)),
+    ] {
+        encode(&mut stream, &stamp(pid), &body);
+    }
+    let got = filter(&["-t", "c"], &stream).stdout;
+    let words: Vec<_> = String::from_utf8(got).unwrap().lines().map(|l| l[23..].trim().to_owned()).collect();
+    assert_eq!(
+        words,
+        [
+            "CALL  getpid",
+            "CALL  getpid",
+            "RET   getpid 0",
+            "RET   getpid 0",
+            "CALL  execve",
+            "RET   execve 0",
+            "CALL  getpid",
+            "CALL  getpid",
+            "CALL  [20]"
+        ]
+    );
+}
+
+#[test]
+fn verify_finds_what_is_missing() {
+    let got = run(&["--verify", "-f", "small.v2"]);
+    assert_eq!(
+        String::from_utf8_lossy(&got.stdout),
+        "byte 1092: the stream says: lost 1 records\n20 records of 2 threads: 1 lost, 0 faults\n"
+    );
+    assert_eq!(got.status.code(), Some(1));
+
+    let stamp = |n| Stamp { pid: 5, tid: 5, time: Time { sec: n, nsec: 0 }, ..Stamp::default() };
+    let ret = |code| Body::Sysret { code, error: 0, retval: 0, retval_1: 0 };
+    let call = |code| Body::Syscall { code, args: Args::Words(&[]) };
+    let verdict = |bodies: &[(i64, Body<'_>)]| {
+        let mut stream = Vec::new();
+        bodies.iter().for_each(|(n, body)| encode(&mut stream, &stamp(*n), body));
+        let got = filter(&["--verify"], &stream);
+        (got.status.code(), String::from_utf8(got.stdout).unwrap())
+    };
+    let start = (0, Body::Emul(b"linux"));
+    // Attached in a call, and gone in another.
+    let (code, said) = verdict(&[start, (1, ret(0)), (2, call(39)), (3, ret(39)), (4, call(0))]);
+    assert_eq!((code, said.as_str()), (Some(0), "5 records of 1 threads: nothing is missing\n"));
+    let (code, said) = verdict(&[start, (1, call(39)), (2, ret(39)), (3, call(39)), (4, call(0))]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("process 5 thread 5: the call before, getpid, has no return"), "{said}");
+    let (_, said) = verdict(&[start, (1, call(39)), (2, ret(39)), (3, ret(0))]);
+    assert!(said.contains("read returns without a call"), "{said}");
+    let (_, said) = verdict(&[start, (1, call(39)), (2, ret(0))]);
+    assert!(said.contains("read returns, but another call was made"), "{said}");
+    let (_, said) = verdict(&[start, (2, call(39)), (1, ret(39))]);
+    assert!(said.contains("its time is before"), "{said}");
+    // One facility alone cannot be paired.
+    assert_eq!(verdict(&[start, (1, call(39)), (2, call(0))]).0, Some(0));
+    assert_eq!(verdict(&[start, (1, ret(39)), (2, ret(0))]).0, Some(0));
+}
+
+#[test]
+fn summary_counts_by_call() {
+    let got = String::from_utf8(run(&["-c", "-f", "small.v2"]).stdout).unwrap();
+    let mut lines = got.lines();
+    assert_eq!(lines.next(), Some("     calls     errors      seconds  call"));
+    assert!(got.contains("         1          1     0.001235  open\n"), "{got}");
+    assert!(got.contains("         2          0     0.002469  getpid\n"), "{got}");
+    assert_eq!(lines.last(), Some("         6          1     0.009877  total"));
+}
+
+#[test]
+fn json_is_one_object_for_each_record() {
+    let got = String::from_utf8(run(&["--format=json", "-f", "small.v2"]).stdout).unwrap();
+    assert_eq!(got.lines().count(), 20);
+    assert!(got.contains(
+        r#"{"pid":100,"tid":100,"comm":"cat","sec":1700000000,"nsec":11111103,"type":"RET","code":2,"call":"open","error":-2,"retval":0,"errno":"ENOENT"}"#
+    ));
+    assert!(got.contains(r#""type":99,"data":"616263646566"}"#));
+}
