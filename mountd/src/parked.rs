@@ -1,0 +1,242 @@
+//! Open stream files, and the reads and polls of them that wait.
+//!
+//! The channel brings requests, the pump ([`crate::pump`]) completes those that had to wait. A waiting read is an entry
+//! here and no thread: an INTERRUPT answers it at once, so that every signal ends a waiting reader.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ktrace::proc::{self, ProcTable};
+use ktrace::sink::{Read as Got, Waker};
+use parking_lot::Mutex;
+
+use crate::channel::Device;
+use crate::pump::Bell;
+use crate::text::Stream;
+use crate::wire::{self, OUT_HEADER, Read, STREAM};
+
+const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
+const HANGUP: u32 = libc::POLLHUP as u32;
+
+/// All open stream files of the mount.
+pub(crate) struct Streams {
+    device: Arc<Device>,
+    procs: Arc<ProcTable>,
+    bell: Arc<Bell>,
+    open: Mutex<HashMap<u64, Arc<Open>>>,
+    /// Where each waiting read is, by the number of its request.
+    waiting: Mutex<HashMap<u64, Arc<Open>>>,
+    next: AtomicU64,
+    /// Set once: whatever would wait gets EOF.
+    closing: AtomicBool,
+}
+
+/// One open stream file.
+struct Open {
+    fh: u64,
+    waker: Waker,
+    state: Mutex<State>,
+}
+
+struct State {
+    stream: Stream,
+    /// Reads that wait, in the order they came.
+    reads: VecDeque<Read>,
+    /// What to name when readiness changes: kept from the first poll that asked until the release, for an
+    /// edge-triggered epoll asks only once.
+    notify: Option<u64>,
+    /// Watches the process whose first sink is waited for.
+    pidfd: Option<OwnedFd>,
+    /// The thread that read last, and its process.
+    reader: (i32, i32),
+}
+
+impl Streams {
+    /// None open yet.
+    pub(crate) fn new(device: Arc<Device>, procs: Arc<ProcTable>, bell: Arc<Bell>) -> Streams {
+        Streams {
+            device,
+            procs,
+            bell,
+            open: Mutex::default(),
+            waiting: Mutex::default(),
+            next: AtomicU64::new(1),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes an open stream in; gives the handle that requests name it by.
+    pub(crate) fn add(&self, stream: Stream) -> u64 {
+        let fh = STREAM | self.next.fetch_add(1, Ordering::Relaxed);
+        let bell = Arc::clone(&self.bell);
+        let waker: Waker = Arc::new(move || bell.ring(fh));
+        let state = State { stream, reads: VecDeque::new(), notify: None, pidfd: None, reader: (0, 0) };
+        self.open.lock().insert(fh, Arc::new(Open { fh, waker, state: Mutex::new(state) }));
+        fh
+    }
+
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// A read: answered now, or kept until there is something to answer. `buf` is room to work in.
+    pub(crate) fn read(&self, read: Read, buf: &mut Vec<u8>) {
+        let Some(open) = self.get(read.fh) else { return self.device.reply(read.unique, libc::EBADF) };
+        let mut st = open.state.lock();
+        if !read.nonblock && !st.reads.is_empty() {
+            self.park(&open, &mut st, read);
+        } else if !self.answer(&open, &mut st, &read, buf) {
+            self.park(&open, &mut st, read);
+        }
+    }
+
+    fn park(&self, open: &Arc<Open>, st: &mut State, read: Read) {
+        st.reads.push_back(read);
+        self.waiting.lock().insert(read.unique, Arc::clone(open));
+    }
+
+    /// Answers a read if that is possible now; if not, the pump will hear of it when it is.
+    fn answer(&self, open: &Open, st: &mut State, read: &Read, buf: &mut Vec<u8>) -> bool {
+        if st.reader.0 != read.tid {
+            st.reader = (read.tid, proc::tgid(read.tid).unwrap_or(0));
+        }
+        loop {
+            buf.clear();
+            buf.resize(OUT_HEADER, 0);
+            match guarded(|| st.stream.read(read.size, st.reader.1, buf)) {
+                Ok(Got::Empty) if self.closing.load(Ordering::SeqCst) => buf.truncate(OUT_HEADER),
+                Ok(Got::Empty) => {
+                    if (!read.nonblock || st.notify.is_some()) && !self.arm(open, st) {
+                        continue;
+                    }
+                    if read.nonblock {
+                        self.device.reply(read.unique, libc::EAGAIN);
+                    }
+                    return read.nonblock;
+                }
+                Ok(Got::Data | Got::Eof) => {}
+                Err(errno) => {
+                    self.device.reply(read.unique, errno);
+                    return true;
+                }
+            }
+            wire::finish_reply(buf, read.unique, 0);
+            self.device.send(buf);
+            // What came while this read emptied the ring is an edge of its own.
+            if st.notify.is_some() && !self.arm(open, st) {
+                self.notify(st);
+            }
+            return true;
+        }
+    }
+
+    /// Has the pump called when the stream has something; false where it has already.
+    fn arm(&self, open: &Open, st: &mut State) -> bool {
+        if let Some(proc) = st.stream.waits_for().filter(|_| st.pidfd.is_none()) {
+            match proc::pidfd(proc.id.pid) {
+                // A pidfd is of whoever has the number now: only then is it looked at whether that is still the one.
+                Ok(fd) if proc.id.check().is_ok() && self.bell.watch(&fd, open.fh) => st.pidfd = Some(fd),
+                _ => self.procs.exit(&proc),
+            }
+        }
+        st.stream.arm(Arc::clone(&open.waker))
+    }
+
+    fn notify(&self, st: &State) {
+        if let Some(notify) = st.notify {
+            self.device.send(&wire::poll_notification(notify));
+        }
+    }
+
+    /// poll(2): answered at once; `notify` is what to name when that changes.
+    pub(crate) fn poll(&self, unique: u64, fh: u64, notify: Option<u64>) {
+        let Some(open) = self.get(fh) else { return self.device.reply(unique, libc::EBADF) };
+        let mut st = open.state.lock();
+        st.notify = notify.or(st.notify);
+        let revents = loop {
+            match st.stream.ready() {
+                _ if self.closing.load(Ordering::SeqCst) => break READABLE | HANGUP,
+                (_, true) => break READABLE | HANGUP,
+                (true, _) => break READABLE,
+                (false, false) if st.notify.is_none() || self.arm(&open, &mut st) => break 0,
+                (false, false) => {}
+            }
+        };
+        self.device.send(&wire::poll_reply(unique, revents));
+    }
+
+    /// The caller of a request got a signal. What is no waiting read is left to end by itself.
+    pub(crate) fn interrupt(&self, unique: u64) {
+        let Some(open) = self.waiting.lock().remove(&unique) else { return };
+        let mut st = open.state.lock();
+        let before = st.reads.len();
+        st.reads.retain(|read| read.unique != unique);
+        if st.reads.len() < before {
+            self.device.reply(unique, libc::EINTR);
+        }
+    }
+
+    /// The last descriptor was closed.
+    pub(crate) fn release(&self, fh: u64) {
+        let open = self.open.lock().remove(&fh);
+        drop(open);
+        self.bell.ring(Bell::SWEEP);
+    }
+
+    /// The stream has something, or ended: completes what waits for that.
+    pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) {
+        let Some(open) = self.get(fh) else { return };
+        let mut st = open.state.lock();
+        if st.stream.waits_for().is_none() {
+            st.pidfd = None;
+        }
+        self.notify(&st);
+        while let Some(read) = st.reads.pop_front() {
+            if !self.answer(&open, &mut st, &read, buf) {
+                st.reads.push_front(read);
+                break;
+            }
+            self.waiting.lock().remove(&read.unique);
+        }
+    }
+
+    /// The process whose first sink this stream waits for is dead.
+    pub(crate) fn died(&self, fh: u64) {
+        let Some(open) = self.get(fh) else { return };
+        let mut st = open.state.lock();
+        st.pidfd = None;
+        let proc = st.stream.waits_for();
+        // What a backend traces it reports itself, when the last record is in.
+        if let Some(proc) = proc.filter(|p| p.trace().is_none()) {
+            self.procs.exit(&proc);
+        }
+    }
+
+    /// From now on a read that would wait gets EOF, and so do those that wait.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        let all: Vec<u64> = self.open.lock().keys().copied().collect();
+        for fh in all {
+            self.bell.ring(fh);
+        }
+    }
+
+    fn get(&self, fh: u64) -> Option<Arc<Open>> {
+        self.open.lock().get(&fh).cloned()
+    }
+}
+
+/// A fault in reading one stream is that stream's, not the mount's.
+fn guarded(read: impl FnOnce() -> ktrace::Result<Got>) -> Result<Got, i32> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(got) => got.map_err(|err| err.errno()),
+        Err(_) => Err(libc::EIO),
+    }
+}
+
+#[cfg(test)]
+mod tests;

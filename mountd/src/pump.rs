@@ -1,0 +1,99 @@
+//! The pump: one thread that completes waiting reads and polls, notices the death of processes that somebody waits
+//! for, and now and then has the library forget what nobody needs.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::parked::Streams;
+
+/// Time between two sweeps at most.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The token of the bell itself among those of watched processes.
+const BELL: u64 = 0;
+
+/// How the pump is called. Each stream rings at most once for each time it was armed, so what is pending is bounded by
+/// what is open.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    pending: Sender<u64>,
+    taken: Receiver<u64>,
+    rung: AtomicBool,
+    event: EventFd,
+    epoll: Epoll,
+}
+
+impl Bell {
+    /// In place of a handle: a reader closed.
+    pub(crate) const SWEEP: u64 = 0;
+
+    /// A bell that nobody has rung.
+    ///
+    /// # Errors
+    /// Those of eventfd(2) and epoll(7).
+    pub(crate) fn new() -> io::Result<Bell> {
+        let (pending, taken) = unbounded();
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        Ok(Bell { pending, taken, rung: AtomicBool::new(false), event, epoll })
+    }
+
+    /// The stream `fh` has something, or ended. Never waits: it is called by threads that trace, under a sink's lock.
+    pub(crate) fn ring(&self, fh: u64) {
+        // The other end is in the same struct.
+        let _ = self.pending.send(fh);
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            // Full only after 2^64 - 2 rings unheard.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Has `fh` told when the process of this pidfd dies, once per call of [`Bell::watch`]; false where that fails.
+    pub(crate) fn watch(&self, pidfd: &impl AsFd, fh: u64) -> bool {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, fh);
+        self.epoll.add(pidfd, event).is_ok()
+    }
+}
+
+/// Works until `ended` is set and the bell rung. `sweep` is called about once a second, and when a reader closed.
+pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: &AtomicBool) {
+    let mut events = [EpollEvent::empty(); 64];
+    let mut buf = Vec::new();
+    let mut swept = Instant::now();
+    while !ended.load(Ordering::SeqCst) {
+        let count = match bell.epoll.wait(&mut events, SWEEP.as_millis() as u16) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return log::error!("epoll: {errno}"),
+        };
+        let mut due = swept.elapsed() >= SWEEP;
+        for event in &events[..count] {
+            match event.data() {
+                BELL => {
+                    // Counted down before the handles are taken: a ring after this is heard in the next round.
+                    let _ = bell.event.read();
+                    bell.rung.store(false, Ordering::SeqCst);
+                }
+                fh => streams.died(fh),
+            }
+        }
+        while let Ok(fh) = bell.taken.try_recv() {
+            match fh {
+                Bell::SWEEP => due = true,
+                fh => streams.complete(fh, &mut buf),
+            }
+        }
+        if due {
+            sweep();
+            swept = Instant::now();
+        }
+    }
+}

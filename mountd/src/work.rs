@@ -1,0 +1,130 @@
+//! Threads for commands, which may wait for what they change: fuser's own thread must never wait.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// Threads at the same time.
+const THREADS: usize = 64;
+/// Jobs that wait for a thread.
+const QUEUE: usize = 256;
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(2);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads and what waits for them.
+#[derive(Debug)]
+pub(crate) struct Work {
+    jobs: Sender<Job>,
+    taken: Receiver<Job>,
+    threads: Arc<AtomicUsize>,
+    /// Jobs that are queued or run.
+    pending: Arc<AtomicUsize>,
+}
+
+impl Work {
+    /// No threads yet.
+    pub(crate) fn new() -> Work {
+        let (jobs, taken) = bounded(QUEUE);
+        Work { jobs, taken, threads: Arc::default(), pending: Arc::default() }
+    }
+
+    /// Whether the next job would be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.jobs.is_full()
+    }
+
+    /// Has `job` run; false where too much is queued already, and `job` is dropped.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        let pending = self.pending.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.jobs.try_send(Box::new(job)).is_err() {
+            self.pending.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        if pending > self.threads.load(Ordering::SeqCst) {
+            self.start();
+        }
+        true
+    }
+
+    fn start(&self) {
+        let enough = |n: usize| (n < THREADS).then_some(n + 1);
+        if self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enough).is_err() {
+            return;
+        }
+        let (taken, threads, pending) =
+            (self.taken.clone(), Arc::clone(&self.threads), Arc::clone(&self.pending));
+        let body = move || {
+            loop {
+                while let Ok(job) = taken.recv_timeout(IDLE) {
+                    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                        log::error!("a command ended with a fault of ours");
+                    }
+                    pending.fetch_sub(1, Ordering::SeqCst);
+                }
+                threads.fetch_sub(1, Ordering::SeqCst);
+                // A job that came in this moment counted this thread as one that would take it.
+                if taken.is_empty() || threads.fetch_add(1, Ordering::SeqCst) >= THREADS {
+                    return;
+                }
+            }
+        };
+        if let Err(err) = thread::Builder::new().name("ctl".to_owned()).spawn(body) {
+            self.threads.fetch_sub(1, Ordering::SeqCst);
+            log::error!("no thread for a command: {err}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn jobs_that_wait_for_each_other_all_run() {
+        let work = Work::new();
+        let (tx, rx) = bounded(0);
+        let (done, all) = bounded(2);
+        let sent = done.clone();
+        assert!(work.run(move || sent.send(tx.send_timeout((), SOON).is_ok()).expect("the test waits")));
+        assert!(work.run(move || done.send(rx.recv_timeout(SOON).is_ok()).expect("the test waits")));
+        assert_eq!(all.recv_timeout(SOON), Ok(true));
+        assert_eq!(all.recv_timeout(SOON), Ok(true));
+    }
+
+    #[test]
+    fn too_many_are_refused_and_none_is_lost() {
+        let work = Work::new();
+        let (hold, held) = bounded::<()>(0);
+        let (done, all) = bounded(4096);
+        let mut accepted = 0;
+        for _ in 0..2000 {
+            let (held, done) = (held.clone(), done.clone());
+            accepted += usize::from(work.run(move || {
+                let _ = held.recv();
+                let _ = done.send(());
+            }));
+        }
+        assert!((QUEUE..=QUEUE + THREADS).contains(&accepted), "{accepted}");
+        drop(hold);
+        for _ in 0..accepted {
+            all.recv_timeout(SOON).expect("every accepted job runs");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_one_job_does_not_hinder_the_next() {
+        let work = Work::new();
+        let (done, all) = bounded(1);
+        assert!(work.run(|| panic!("a fault, made for this test")));
+        assert!(work.run(move || done.send(()).expect("the test waits")));
+        assert_eq!(all.recv_timeout(SOON), Ok(()));
+    }
+}
