@@ -145,7 +145,9 @@ pub(crate) fn copy_replies(from_fuser: &OwnedFd, device: &Arc<Device>) {
                     // The first answer is INIT's: nothing else is asked before it.
                     wire::widen_init_reply(reply, READ_PAGES);
                 }
-                device.send(reply);
+                if !wire::answers_destroy(reply) {
+                    device.send(reply);
+                }
             }
             Err(Errno::EINTR) => {}
             Err(errno) => {

@@ -13,7 +13,7 @@ const KEPT: usize = 8;
 const USERS: usize = 64;
 /// Most characters of a line that are shown.
 const SHOWN: usize = 120;
-/// Most bytes of a reason that are shown.
+/// Most characters of a reason that are shown.
 const REASON: usize = 512;
 
 /// The failed commands of all users.
@@ -82,8 +82,7 @@ fn entry(file: &str, line: &str, err: &Error) -> String {
         let carets = (to - from).clamp(1, SHOWN);
         let _ = writeln!(text, "{:indent$}{:^<carets$}", "", "");
     }
-    let mut reason = err.to_string();
-    reason.truncate(reason.floor_char_boundary(REASON));
+    let reason: String = err.to_string().chars().take(REASON).collect();
     let _ = writeln!(text, "{:?}: {reason}\n", Errno::from_raw(err.errno()));
     text
 }

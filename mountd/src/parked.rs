@@ -87,16 +87,11 @@ impl Streams {
     pub(crate) fn read(&self, read: Read, buf: &mut Vec<u8>) {
         let Some(open) = self.get(read.fh) else { return self.device.reply(read.unique, libc::EBADF) };
         let mut st = open.state.lock();
-        if !read.nonblock && !st.reads.is_empty() {
-            self.park(&open, &mut st, read);
-        } else if !self.answer(&open, &mut st, &read, buf) {
-            self.park(&open, &mut st, read);
+        let its_turn = read.nonblock || st.reads.is_empty();
+        if !(its_turn && self.answer(&open, &mut st, &read, buf)) {
+            st.reads.push_back(read);
+            self.waiting.lock().insert(read.unique, Arc::clone(&open));
         }
-    }
-
-    fn park(&self, open: &Arc<Open>, st: &mut State, read: Read) {
-        st.reads.push_back(read);
-        self.waiting.lock().insert(read.unique, Arc::clone(open));
     }
 
     /// Answers a read if that is possible now; if not, the pump will hear of it when it is.

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
+use ktrace::backend::Backend;
 use ktrace::control::{self, Ktrace};
+use ktrace::ptrace::Ptrace;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -49,7 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let (mount, fuse) = Mount::new(&args.source, &at, &args.options)?;
     log::info!("mounted on {}", at.display());
 
-    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| backends(procs));
+    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| {
+        vec![Ptrace::new(Arc::clone(procs)) as Arc<dyn Backend>]
+    });
     let device = Arc::new(Device::new(fuse));
     let streams = Arc::new(Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell)));
     let fs = Arc::new(Fs::new(Arc::clone(&ktrace)));
@@ -81,11 +85,6 @@ fn library_options(options: &Options, at: &Path) -> control::Options {
         ignore_yama: options.ignore_yama,
         mountpoint: Some(at.to_owned()),
     }
-}
-
-fn backends(procs: &Arc<ktrace::proc::ProcTable>) -> Vec<Arc<dyn ktrace::backend::Backend>> {
-    let _ = procs;
-    Vec::new()
 }
 
 /// What the threads share.

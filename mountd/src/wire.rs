@@ -139,6 +139,11 @@ pub(crate) fn destroy() -> [u8; IN_HEADER] {
     message
 }
 
+/// Whether this is the answer to [`destroy`], which the kernel did not ask for.
+pub(crate) fn answers_destroy(reply: &[u8]) -> bool {
+    u64_at(reply, 8) == Some(0) && u32_at(reply, 4) == Some(0)
+}
+
 fn header(message: &mut [u8], unique: u64, error: i32) {
     let len = message.len() as u32;
     message[..4].copy_from_slice(&len.to_ne_bytes());
