@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 pub use mount::{Mount, Mounted, mounted};
 pub use records::Records;
 pub use request::{Request, Target, clear_line};
-pub use session::{Ended, Session, Whom, clear};
+pub use session::{Ended, Session, Whom, clear, words};
 
 /// First word of the command line of a process that waits to become the command.
 const LAUNCHER: &str = "ktrace: launcher";

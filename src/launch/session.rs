@@ -253,7 +253,7 @@ fn refused(mount: &Mount, who: &str, errno: Errno) -> Failure {
     Failure::new(format!("{who}: {}{reason}", errno.desc()))
 }
 
-/// Rust's words for an error, without the "(os error N)".
-pub(super) fn words(e: &io::Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), |errno| Errno::from_raw(errno).desc().to_owned())
+/// The words for an error, without Rust's "(os error N)".
+pub fn words(e: &io::Error) -> String {
+    e.raw_os_error().map_or_else(|| e.to_string(), crate::errno::message)
 }

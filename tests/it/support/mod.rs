@@ -36,10 +36,15 @@ pub(crate) fn has(what: &str) -> bool {
         let required = env::var("KTRACE_TEST_REQUIRE").unwrap_or_default();
         assert!(!required.split(',').any(|r| r == what), "{what} is required and not there");
         let test = thread::current().name().unwrap_or("?").to_owned();
-        // Not eprintln!, whose output the test runner keeps to itself.
-        writeln!(io::stderr(), "SKIP {test}: needs {what}").unwrap();
+        say(&format!("SKIP {test}: needs {what}"));
     }
     there
+}
+
+/// Past the test runner, which keeps what eprintln! prints to itself.
+pub(crate) fn say(line: &str) {
+    let mut stderr = io::stderr();
+    writeln!(stderr, "{line}").unwrap();
 }
 
 /// Ends the test, visibly skipped, where one of these is not there.

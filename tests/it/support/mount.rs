@@ -92,7 +92,7 @@ impl Mount {
         let (alive, ends) = channel::<()>();
         thread::spawn(move || {
             if ends.recv_timeout(LIFE_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                writeln!(io::stderr(), "a mount lived too long and is broken up").unwrap();
+                super::say("a mount lived too long and is broken up");
                 abort(minor);
             }
         });

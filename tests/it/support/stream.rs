@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// All the rest.
-    pub(crate) fn to_end(&mut self) -> Vec<Rec> {
+    pub(crate) fn rest(&mut self) -> Vec<Rec> {
         std::iter::from_fn(|| self.next()).collect()
     }
 }
