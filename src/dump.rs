@@ -112,3 +112,6 @@ impl Options {
         &data[..self.max_data.unwrap_or(usize::MAX).min(data.len())]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,10 +19,12 @@ pub fn name(errno: i32) -> Option<String> {
 
 /// The message of a positive errno, as strerror(3) has it.
 pub fn message(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => format!("Unknown error: {errno}"),
-        known => known.desc().into(),
+    if Errno::from_raw(errno) == Errno::UnknownErrno {
+        return format!("Unknown error: {errno}");
     }
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let number = format!(" (os error {errno})");
+    text.strip_suffix(&number).map_or(text.clone(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -35,6 +37,7 @@ mod tests {
         assert_eq!(name(11).as_deref(), Some("EAGAIN"));
         assert_eq!(name(95).as_deref(), Some("EOPNOTSUPP"));
         assert_eq!(message(2), "No such file or directory");
+        assert_eq!(message(11), "Resource temporarily unavailable");
         assert_eq!(message(4000), "Unknown error: 4000");
         assert_eq!((name(0), name(4000), name(-2)), (None, None, None));
     }

@@ -551,3 +551,6 @@ fn i64_at(b: &[u8], at: usize) -> Option<i64> {
 pub fn until_nul(b: &[u8]) -> &[u8] {
     &b[..b.iter().position(|&b| b == 0).unwrap_or(b.len())]
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! The tables against themselves and against the C headers.
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
