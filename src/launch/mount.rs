@@ -1,5 +1,6 @@
 //! Which mount to use: one that is there and answers, else one of our own for the time of the run.
 
+use std::collections::HashSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -95,11 +96,13 @@ impl Mount {
         if named.as_deref() == Some(OsStr::new("")) {
             return None;
         }
-        let usual = PathBuf::from(USUAL);
-        let mut others: Vec<PathBuf> = mounted().into_iter().map(|m| m.point).collect();
-        let has_usual = others.contains(&usual);
-        others.retain(|point| *point != usual);
-        let candidates = named.map(PathBuf::from).into_iter().chain(has_usual.then_some(usual)).chain(others);
+        let named = named.map(PathBuf::from);
+        let there = mounted().into_iter().map(|m| m.point);
+        let (usual, others): (Vec<_>, Vec<_>) = there.partition(|point| point == Path::new(USUAL));
+        let mut candidates: Vec<PathBuf> = named.into_iter().chain(usual).chain(others).collect();
+        // Each is asked once, however many mounts are stacked there.
+        let mut asked = HashSet::new();
+        candidates.retain(|point| asked.insert(point.clone()));
         let point = candidates.into_iter().find(|point| answers(point))?;
         Some(Mount { point, daemon: None })
     }
