@@ -1,4 +1,18 @@
 //! Credentials, and who may trace whom (R33; docs/ktracefs.md, "Who may").
+//!
+//! The permission has two halves: [`canset`] is the seed's rule, pure; [`linux_allows`] is what Linux itself asks of
+//! someone who would trace. Both must say yes.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{Error, Result};
+use crate::sys;
 
 /// Who asks: the credentials of the request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -9,4 +23,173 @@ pub struct Caller {
     pub gid: u32,
     /// The thread that asks, as the daemon numbers it; 0 where it cannot be seen.
     pub tid: i32,
+}
+
+/// The ids of a thread or process: real, effective, saved (credentials(7)), and what else decides.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Creds {
+    /// The process.
+    pub tgid: i32,
+    /// Its parent.
+    pub ppid: i32,
+    /// Real, effective and saved uid.
+    pub uid: [u32; 3],
+    /// Real, effective and saved gid.
+    pub gid: [u32; 3],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, one bit each (capabilities(7)).
+    pub caps: u64,
+}
+
+/// `CAP_SYS_PTRACE` of capabilities(7).
+const CAP_SYS_PTRACE: u32 = 19;
+
+impl Creds {
+    /// Of a process or thread.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn of(tid: i32) -> Result<Creds> {
+        let text = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Error::Gone { pid: tid })?;
+        Creds::parse(&text).ok_or(Error::Gone { pid: tid })
+    }
+
+    fn parse(text: &str) -> Option<Creds> {
+        let field = |name| text.lines().find_map(|line| line.strip_prefix(name));
+        let numbers = |name| -> Option<Vec<u32>> {
+            field(name)?.split_ascii_whitespace().map(|n| n.parse().ok()).collect()
+        };
+        let ids = |name| numbers(name)?.get(..3)?.try_into().ok();
+        Some(Creds {
+            tgid: field("Tgid:")?.trim().parse().ok()?,
+            ppid: field("PPid:")?.trim().parse().ok()?,
+            uid: ids("Uid:")?,
+            gid: ids("Gid:")?,
+            groups: numbers("Groups:")?,
+            caps: u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?,
+        })
+    }
+
+    /// The one uid and gid where real, effective and saved are equal, else root's: whom the files of a process belong to.
+    pub fn owner(&self) -> (u32, u32) {
+        let same = |ids: [u32; 3]| ids[0] == ids[1] && ids[1] == ids[2];
+        if same(self.uid) && same(self.gid) { (self.uid[0], self.gid[0]) } else { (0, 0) }
+    }
+}
+
+/// `ktrcanset` (R33): whether a caller may trace a process that is, or is not, marked ROOT. Supplementary groups never
+/// count (F2).
+///
+/// # Errors
+/// The reason why not.
+pub fn canset(caller: &Creds, target: &Creds, root_marked: bool) -> Result<(), &'static str> {
+    let [_, uid, _] = caller.uid;
+    let [gid, ..] = caller.gid;
+    match () {
+        () if uid == 0 => Ok(()),
+        () if root_marked => Err("root traces it"),
+        () if target.uid[0] != uid || target.uid[2] != uid => Err("it belongs to another user"),
+        () if target.gid[0] != gid || target.gid[2] != gid => Err("it has another group"),
+        () => Ok(()),
+    }
+}
+
+/// The whole permission: R33 and Linux. `yama` is what Yama's `ptrace_scope` says, `None` where it does not count.
+///
+/// # Errors
+/// EPERM with the reason; ESRCH.
+pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>) -> Result<()> {
+    let denied = |why: &'static str| Error::Denied { pid, why: Cow::Borrowed(why) };
+    if caller.tid <= 0 {
+        return Err(denied("the caller is in a pid namespace that cannot be seen from here"));
+    }
+    let mut who = Creds::of(caller.tid).map_err(|_| denied("the caller is gone"))?;
+    who.uid[1] = caller.uid;
+    who.gid[1] = caller.gid;
+    let target = Creds::of(pid)?;
+    canset(&who, &target, root_marked).map_err(denied)?;
+    linux_allows(&who, pid, yama)
+}
+
+/// What Linux asks: root needs CAP_SYS_PTRACE over the process's user namespace, others must be able to read its
+/// environment (ptrace(2), "Ptrace access mode checking"), and Yama may ask for more.
+fn linux_allows(caller: &Creds, pid: i32, yama: Option<u8>) -> Result<()> {
+    let denied = |why: &'static str| Error::Denied { pid, why: Cow::Borrowed(why) };
+    let capable = caller.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(caller.tgid, pid);
+    if !capable {
+        if caller.uid[1] == 0 {
+            return Err(denied("root without CAP_SYS_PTRACE over its user namespace"));
+        }
+        if !reads_environ(caller, pid)? {
+            return Err(denied(
+                "Linux does not let the caller look into it (it is not dumpable, or its ids differ)",
+            ));
+        }
+    }
+    let descends = || descends(caller.tgid, pid);
+    yama.map_or(Ok(()), |scope| yama_allows(scope, capable, descends).map_err(denied))
+}
+
+/// What Yama's `ptrace_scope` says; `None` where the kernel has no Yama.
+pub fn yama_scope() -> Option<u8> {
+    let text = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?;
+    // Whatever a later kernel writes there, it is not less strict than "descendants only".
+    Some(text.trim().parse().unwrap_or(1))
+}
+
+/// Documentation/admin-guide/LSM/Yama.rst. PR_SET_PTRACER's exceptions cannot be seen from outside and do not count.
+fn yama_allows(scope: u8, capable: bool, descends: impl Fn() -> bool) -> Result<(), &'static str> {
+    match scope {
+        0 => Ok(()),
+        1 if capable || descends() => Ok(()),
+        1 => Err("Yama (ptrace_scope 1) allows only a process's ancestors to trace it"),
+        2 if capable => Ok(()),
+        2 => Err("Yama (ptrace_scope 2) demands CAP_SYS_PTRACE"),
+        _ => Err("Yama (ptrace_scope 3) allows no tracing"),
+    }
+}
+
+/// True where `pid` is `ancestor` or one of its descendants.
+fn descends(ancestor: i32, pid: i32) -> bool {
+    let mut at = pid;
+    while at > 0 && at != ancestor {
+        at = Creds::of(at).map_or(0, |c| c.ppid);
+    }
+    at == ancestor
+}
+
+/// True where the user namespace of `caller` is that of `pid` or an ancestor of it: there its capabilities count
+/// (user_namespaces(7)).
+fn rules_over(caller: i32, pid: i32) -> bool {
+    let same = |a: &File, b: &File| match (a.metadata(), b.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    };
+    let Ok(ours) = user_namespace(caller) else { return false };
+    let Ok(mut at) = user_namespace(pid) else { return false };
+    while !same(&ours, &at) {
+        match sys::parent_namespace(at.as_fd()) {
+            Ok(parent) => at = File::from(parent),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn user_namespace(pid: i32) -> std::io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/user"))
+}
+
+/// Whether the caller could open /proc/pid/environ, by its ids alone: the kernel's own answer to who may look into a
+/// process.
+fn reads_environ(caller: &Creds, pid: i32) -> Result<bool> {
+    let open = || File::open(format!("/proc/{pid}/environ"));
+    let opened = sys::with_ids_only(caller.uid[1], caller.gid[1], &caller.groups, open)
+        .map_err(|errno| Error::sys("take the caller's ids", pid, errno))?;
+    match opened {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Err(Error::Gone { pid }),
+        Err(_) => Ok(false),
+    }
 }

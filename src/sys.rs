@@ -3,9 +3,10 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use std::ffi::CString;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
@@ -89,4 +90,67 @@ pub(crate) fn has_file_caps(path: &std::path::Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: two NUL-terminated strings, and a size of 0 that asks only whether there is a value.
     unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
+/// The parent of a user namespace, where it can be seen (ioctl_nsfs(2), `NS_GET_PARENT`).
+pub(crate) fn parent_namespace(ns: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    const NS_GET_PARENT: libc::c_ulong = 0xb702;
+    // SAFETY: the request takes no argument, so no memory of ours is touched.
+    let fd = Errno::result(unsafe { libc::ioctl(ns.as_raw_fd(), NS_GET_PARENT) })?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs `f` in a thread of its own that has these ids for files, these groups and no capability.
+///
+/// # Errors
+/// What setfsuid(2), setfsgid(2) or capset(2) says; EPERM where the ids are not ours to take.
+pub(crate) fn with_ids_only<T: Send>(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    f: impl FnOnce() -> T + Send,
+) -> nix::Result<T> {
+    let run = || {
+        take_ids(uid, gid, groups)?;
+        Ok(f())
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("permission".into()).spawn_scoped(scope, run);
+        thread.map_err(|_| Errno::EAGAIN)?.join().unwrap_or(Err(Errno::EIO))
+    })
+}
+
+/// Of the calling thread only: glibc's wrappers of setgroups(2) would change every thread of the process.
+fn take_ids(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    const NONE: u32 = u32::MAX;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    // SAFETY: the kernel reads `groups.len()` ids from a slice of that length.
+    let groups_taken =
+        Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) });
+    // SAFETY: these take an integer each and touch no memory of ours; with an id that is none they only tell.
+    let (fsuid, fsgid) = unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+        (libc::syscall(libc::SYS_setfsuid, NONE), libc::syscall(libc::SYS_setfsgid, NONE))
+    };
+    if (fsuid as u32, fsgid as u32) != (uid, gid) {
+        return Err(Errno::EPERM);
+    }
+    // A daemon without privilege keeps its own groups, and serves its own user only.
+    if let Err(errno) = groups_taken
+        && errno != Errno::EPERM
+    {
+        return Err(errno);
+    }
+    let header = Header { version: VERSION_3, pid: 0 };
+    let sets = [0u32; 6];
+    // SAFETY: version 3 makes the kernel read this header and two sets of three 32-bit words.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    Errno::result(done).map(drop)
 }

@@ -1,0 +1,176 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+
+fn creds(uid: [u32; 3], gid: [u32; 3]) -> Creds {
+    Creds { uid, gid, ..Creds::default() }
+}
+
+#[test]
+fn r33_who_may_by_ids() {
+    let user = || creds([7, 7, 7], [8, 8, 8]);
+    let target = |uid, gid| creds(uid, gid);
+    let same = target([7, 7, 7], [8, 8, 8]);
+    // caller, target, marked ROOT, allowed
+    #[rustfmt::skip]
+    let table = [
+        (user(), same.clone(), false, true),
+        (user(), same.clone(), true, false),
+        (user(), target([9, 7, 7], [8, 8, 8]), false, false),
+        (user(), target([7, 7, 9], [8, 8, 8]), false, false),
+        (user(), target([7, 9, 7], [8, 8, 8]), false, true), // Linux refuses this one by itself
+        (user(), target([7, 7, 7], [9, 8, 8]), false, false),
+        (user(), target([7, 7, 7], [8, 8, 9]), false, false),
+        (user(), target([0, 0, 0], [0, 0, 0]), false, false),
+        (creds([9, 7, 9], [8, 9, 9]), same.clone(), false, true), // effective uid and real gid count
+        (creds([7, 9, 7], [8, 8, 8]), same.clone(), false, false),
+        (creds([7, 7, 7], [9, 8, 8]), same.clone(), false, false),
+        (creds([7, 0, 7], [8, 8, 8]), target([9, 9, 9], [9, 9, 9]), true, true),
+        (creds([0, 7, 0], [8, 8, 8]), target([9, 9, 9], [9, 9, 9]), false, false),
+    ];
+    for (caller, target, root, allowed) in table {
+        assert_eq!(canset(&caller, &target, root).is_ok(), allowed, "{caller:?} {target:?} {root}");
+    }
+}
+
+#[test]
+fn f2_supplementary_groups_widen_nothing() {
+    let caller = Creds { groups: vec![9], ..creds([7; 3], [8; 3]) };
+    assert!(canset(&caller, &creds([7; 3], [9; 3]), false).is_err());
+    let target = Creds { groups: vec![8], ..creds([7; 3], [9; 3]) };
+    assert!(canset(&caller, &target, false).is_err());
+}
+
+#[test]
+fn yama_is_read_with_the_caller_as_the_tracer() {
+    for (scope, capable, descends, allowed) in [
+        (0, false, false, true),
+        (1, false, false, false),
+        (1, false, true, true),
+        (1, true, false, true),
+        (2, false, true, false),
+        (2, true, false, true),
+        (3, true, true, false),
+    ] {
+        assert_eq!(yama_allows(scope, capable, || descends).is_ok(), allowed, "{scope} {capable} {descends}");
+    }
+}
+
+#[test]
+fn a_status_file_is_read_and_rubbish_is_not() {
+    let text = "Name:\tx\nTgid:\t5\nPPid:\t4\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000080000\n";
+    let creds = Creds::parse(text).unwrap();
+    assert_eq!((creds.uid, creds.gid, creds.groups.as_slice()), ([1, 2, 3], [5, 6, 7], &[9, 10][..]));
+    assert_eq!((creds.tgid, creds.ppid, creds.caps), (5, 4, 1 << CAP_SYS_PTRACE));
+    assert_eq!(creds.owner(), (0, 0), "ids that differ belong to root");
+    assert_eq!(Creds { uid: [3; 3], gid: [4; 3], ..creds }.owner(), (3, 4));
+    for name in ["Tgid:", "PPid:", "Uid:", "Gid:", "Groups:", "CapEff:"] {
+        assert_eq!(Creds::parse(&text.replace(name, "X:")), None, "without {name}");
+    }
+    assert_eq!(Creds::parse(&text.replace("1\t2", "1\tx")), None);
+}
+
+/// A process that ends with the test.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new(program: &str, args: &[&str]) -> Sleeper {
+        Sleeper(Command::new(program).args(args).spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Until the given program has taken the place of the first.
+    fn running(self, name: &str) -> Sleeper {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let comm = || fs::read_to_string(format!("/proc/{}/comm", self.pid())).unwrap_or_default();
+        while comm().trim() != name {
+            assert!(std::time::Instant::now() < deadline, "{} is not {name}", comm());
+            std::thread::yield_now();
+        }
+        self
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        assert!(std::env::var_os("KTRACE_TEST_REQUIRE").is_none(), "root is required");
+        eprintln!("SKIP: needs root");
+    }
+    root
+}
+
+const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "1000"];
+
+#[test]
+fn linux_asks_for_a_dumpable_target_of_the_same_ids() {
+    if !is_root() {
+        return;
+    }
+    let nobody = Sleeper::new("setpriv", NOBODY).running("sleep");
+    let other = Sleeper::new("setpriv", NOBODY).running("sleep");
+    let root = Sleeper::new("sleep", &["1000"]).running("sleep");
+    let caller = Caller { uid: 65534, gid: 65534, tid: other.pid() };
+    assert_eq!(may_trace(&caller, nobody.pid(), false, None), Ok(()));
+    assert_eq!(may_trace(&caller, nobody.pid(), true, None).unwrap_err().errno(), libc::EPERM);
+    assert_eq!(may_trace(&caller, root.pid(), false, None).unwrap_err().errno(), libc::EPERM);
+    assert_eq!(may_trace(&caller, nobody.pid(), false, Some(1)).unwrap_err().errno(), libc::EPERM);
+    assert_eq!(may_trace(&caller, other.pid(), false, Some(1)), Ok(()), "oneself is no stranger");
+    // R33 alone would allow this: the same ids, but a program that one may not read is not dumpable.
+    let program = std::env::temp_dir().join(format!("ktrace-undumpable-{}", std::process::id()));
+    fs::copy("/bin/sleep", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o111)).unwrap();
+    let mut args = NOBODY.to_vec();
+    args[3] = program.to_str().unwrap();
+    let name: String = program.file_name().unwrap().to_str().unwrap().chars().take(15).collect();
+    let hidden = Sleeper::new("setpriv", &args).running(&name);
+    fs::remove_file(&program).unwrap();
+    assert_eq!(may_trace(&caller, hidden.pid(), false, None).unwrap_err().errno(), libc::EPERM);
+    let who = Creds::of(other.pid()).unwrap();
+    assert!(reads_environ(&who, nobody.pid()).unwrap());
+    assert!(!reads_environ(&who, root.pid()).unwrap());
+    assert_eq!(reads_environ(&who, i32::MAX).unwrap_err().errno(), libc::ESRCH);
+    // The ids were those of another thread: ours are as before.
+    assert_eq!(Creds::of(std::process::id() as i32).unwrap().uid, [0; 3]);
+    assert!(fs::read(format!("/proc/{}/environ", root.pid())).is_ok());
+}
+
+#[test]
+fn uid_0_counts_only_with_the_capability_over_the_targets_user_namespace() {
+    if !is_root() {
+        return;
+    }
+    let target = Sleeper::new("sleep", &["1000"]).running("sleep");
+    let plain = Sleeper::new("sleep", &["1000"]).running("sleep");
+    let root = |tid| Caller { uid: 0, gid: 0, tid };
+    assert_eq!(may_trace(&root(plain.pid()), target.pid(), true, Some(2)), Ok(()));
+    let bare = Sleeper::new("setpriv", &["--inh-caps=-all", "--bounding-set=-sys_ptrace", "sleep", "1000"])
+        .running("sleep");
+    assert_eq!(may_trace(&root(bare.pid()), target.pid(), false, None).unwrap_err().errno(), libc::EPERM);
+    let contained = Sleeper::new("unshare", &["--user", "--map-root-user", "sleep", "1000"]).running("sleep");
+    let inside = Creds::of(contained.pid()).unwrap();
+    assert_eq!(inside.caps >> CAP_SYS_PTRACE & 1, 1, "root of its own namespace");
+    assert_eq!(
+        may_trace(&root(contained.pid()), target.pid(), false, None).unwrap_err().errno(),
+        libc::EPERM
+    );
+    assert_eq!(may_trace(&root(plain.pid()), contained.pid(), false, None), Ok(()), "an ancestor's root may");
+}
+
+#[test]
+fn a_caller_that_cannot_be_seen_is_refused_with_the_reason() {
+    let us = std::process::id() as i32;
+    let error = may_trace(&Caller { uid: 0, gid: 0, tid: 0 }, us, false, None).unwrap_err();
+    assert_eq!(error.errno(), libc::EPERM);
+    assert!(error.to_string().contains("namespace"), "{error}");
+}
