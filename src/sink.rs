@@ -35,12 +35,13 @@ pub const SIZE_MAX: usize = 1 << 30;
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    past: Mutex<Counts>,
 }
 
 impl Budget {
     /// At most `limit` bytes.
     pub fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, used: AtomicUsize::new(0) })
+        Arc::new(Budget { limit, used: AtomicUsize::new(0), past: Mutex::default() })
     }
 
     /// Bytes in use.
@@ -51,6 +52,11 @@ impl Budget {
     /// Most bytes that can be in use.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// What sinks that are gone have counted; they have no readers and no memory.
+    pub fn past(&self) -> Counts {
+        *self.past.lock()
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -77,7 +83,7 @@ pub enum End {
 pub enum Appended {
     /// It is in the ring.
     Whole,
-    /// No room: lost and counted (policy drop).
+    /// No room: lost and counted (policies drop and overwrite, or a record larger than the ring).
     Lost,
     /// No room now: try again, or [`Sink::give_up`], or [`Sink::lose`] (policies stop and block).
     Full,
@@ -108,6 +114,7 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 pub struct Sink {
     id: u64,
     owner: u32,
+    budget: Arc<Budget>,
     given_up: Option<Sender<u64>>,
     state: Mutex<State>,
     room: Condvar,
@@ -122,6 +129,8 @@ struct State {
     next_slot: u64,
     /// True once somebody has read: from then on, no reader means EPIPE.
     had_reader: bool,
+    /// True once a reader that came to the end has closed.
+    read_out: bool,
     /// Records lost since the last append that fitted, to be told at this place of the stream.
     lost: Lost,
     /// A bounded wait for room ended in vain; nobody waits again until a reader moves.
@@ -130,6 +139,8 @@ struct State {
     counts: Counts,
     /// The stamp of the newest event, for records about the stream.
     last: Stamp,
+    /// The ABI of the newest record.
+    last_abi: Abi,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -176,14 +187,17 @@ impl Sink {
             slots: HashMap::new(),
             next_slot: 0,
             had_reader: false,
+            read_out: false,
             lost: Lost::default(),
             stalled: false,
             waiting_for_room: 0,
             counts: Counts::default(),
             last: Stamp::default(),
+            last_abi: Abi::Linux,
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Sink { id, owner, given_up, state: Mutex::new(state), room: Condvar::new() }))
+        let budget = Arc::clone(budget);
+        Ok(Arc::new(Sink { id, owner, budget, given_up, state: Mutex::new(state), room: Condvar::new() }))
     }
 
     /// A number that no other sink of this process has.
@@ -223,15 +237,10 @@ impl Sink {
         Counts { readers: st.readers(), memory: st.ring.memory(), ..st.counts }
     }
 
-    /// True where some open has not read everything held.
+    /// True while it holds records and no reader that came to the end has closed.
     pub fn unread(&self) -> bool {
         let st = self.state.lock();
-        let held = st.ring.head() > st.ring.tail();
-        if st.slots.is_empty() {
-            held && !st.had_reader
-        } else {
-            st.slots.values().any(|s| s.pos < st.ring.head())
-        }
+        !st.read_out && st.ring.head() > st.ring.tail()
     }
 
     /// The processes whose opens read this sink.
@@ -254,12 +263,18 @@ impl Sink {
             return Appended::Ended;
         }
         st.last = *stamp;
+        if record.len() + RESERVE * 2 > st.ring.most() {
+            // It never will have room, whatever anybody waits for.
+            st.lose(record.len());
+            return Appended::Lost;
+        }
         if st.lost.records > 0 && st.make_room(record.len() + RESERVE * 2) {
             let lost = std::mem::take(&mut st.lost);
-            st.push(&about(stamp, &lost.text()), abi);
+            st.ring.push(&about(stamp, &lost.text()), abi);
         }
         if st.lost.records == 0 && st.make_room(record.len() + RESERVE) {
-            st.push(record, abi);
+            st.ring.push(record, abi);
+            st.last_abi = abi;
             st.counts.records += 1;
             st.counts.bytes += record.len() as u64;
             st.wake();
@@ -299,13 +314,9 @@ impl Sink {
         if st.end.is_some() {
             return;
         }
-        let stamp = st.last;
         let name = nix::errno::Errno::from_raw(errno);
-        let text = format!("stopped: errno {errno} ({name:?})");
-        let record = about(&stamp, &text);
-        if st.ring.free() >= record.len() {
-            st.push(&record, Abi::Linux);
-        }
+        st.tell_loss();
+        st.tell(&format!("stopped: errno {errno} ({name:?})"));
         self.end_locked(&mut st, End::GaveUp(errno));
         drop(st);
         self.tell_given_up();
@@ -338,7 +349,17 @@ impl Sink {
         let (pos, seq) = (st.ring.tail(), st.ring.tail_seq());
         st.slots.insert(slot, Slot { pos, seq, pid: 0, armed: None });
         drop(st);
-        Reader { sink: Arc::clone(self), slot, met: HashSet::new(), rest: Vec::new(), cut: 0 }
+        Reader { sink: Arc::clone(self), slot, met: HashSet::new(), rest: Vec::new(), cut: 0, at_end: false }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let counts = self.state.get_mut().counts;
+        let mut past = self.budget.past.lock();
+        past.records += counts.records;
+        past.bytes += counts.bytes;
+        past.lost += counts.lost;
     }
 }
 
@@ -366,8 +387,20 @@ impl State {
         self.ring.make_room(len, droppable)
     }
 
-    fn push(&mut self, record: &[u8], abi: Abi) {
-        self.ring.push(record, abi);
+    /// Adds a record about the stream where the room kept for it is free, at the newest event's place.
+    fn tell(&mut self, text: &str) {
+        let record = about(&self.last, text);
+        if self.ring.free() >= record.len() {
+            self.ring.push(&record, self.last_abi);
+        }
+    }
+
+    /// A loss at the very end has no later record to be told with.
+    fn tell_loss(&mut self) {
+        if self.lost.records > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            self.tell(&lost.text());
+        }
     }
 
     fn lose(&mut self, bytes: usize) {
@@ -417,14 +450,7 @@ impl Drop for Writer {
         let mut st = self.sink.state.lock();
         st.writers -= 1;
         if st.writers == 0 && st.end.is_none() {
-            // A loss at the very end has no later record to be told with.
-            if st.lost.records > 0 {
-                let (stamp, lost) = (st.last, std::mem::take(&mut st.lost));
-                let record = about(&stamp, &lost.text());
-                if st.ring.free() >= record.len() {
-                    st.push(&record, Abi::Linux);
-                }
-            }
+            st.tell_loss();
             self.sink.end_locked(&mut st, End::Finished);
         }
     }
@@ -452,6 +478,8 @@ pub struct Reader {
     rest: Vec<u8>,
     /// How many bytes at the start of `rest` are the end of a record whose start was given out.
     cut: usize,
+    /// It came to the end.
+    at_end: bool,
 }
 
 impl Reader {
@@ -496,20 +524,29 @@ impl Reader {
         let start = out.len();
         let mut st = self.sink.state.lock();
         st.had_reader = true;
-        let State { ring, slots, last, .. } = &mut *st;
+        let State { ring, slots, last, last_abi, .. } = &mut *st;
         let Some(slot) = slots.get_mut(&self.slot) else { return Read::Eof };
         slot.pid = pid.max(1);
         if slot.pos < ring.tail() {
             let lost = Lost { records: ring.tail_seq() - slot.seq, bytes: ring.tail() - slot.pos };
             (slot.pos, slot.seq) = (ring.tail(), ring.tail_seq());
-            let stamp = ring.stamp_at_tail().unwrap_or(*last);
-            out.extend_from_slice(&about(&stamp, &lost.text()));
+            let (stamp, abi) = ring.oldest().unwrap_or((*last, *last_abi));
+            let mut told = about(&stamp, &lost.text());
+            Ring::put_mark(&mut told, abi);
+            out.extend_from_slice(&told);
         }
         let (pos, seq) = (slot.pos, slot.seq);
         if pos == ring.head() {
             return match st.end {
-                _ if out.len() > start => Read::Data,
-                Some(_) => Read::Eof,
+                _ if out.len() > start => {
+                    drop(st);
+                    self.introduce(out, start);
+                    Read::Data
+                }
+                Some(_) => {
+                    self.at_end = true;
+                    Read::Eof
+                }
                 None => Read::Empty,
             };
         }
@@ -524,7 +561,7 @@ impl Reader {
 
         let (bytes, records) = whole_records(&out[from..], usize::MAX);
         out.truncate(from + bytes);
-        self.introduce(out, from);
+        self.introduce(out, start);
 
         let mut st = self.sink.state.lock();
         if let Some(slot) = st.slots.get_mut(&self.slot) {
@@ -589,6 +626,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut st = self.sink.state.lock();
         st.slots.remove(&self.slot);
+        st.read_out |= self.at_end;
         // Nobody is left to wait for: the next append finds out.
         self.sink.room.notify_all();
     }

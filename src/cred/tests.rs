@@ -1,5 +1,5 @@
 use super::*;
-use std::os::unix::fs::PermissionsExt;
+use nix::unistd::{self, Gid, Uid};
 use std::process::{Child, Command};
 
 fn creds(uid: [u32; 3], gid: [u32; 3]) -> Creds {
@@ -70,12 +70,15 @@ fn a_status_file_is_read_and_rubbish_is_not() {
     assert_eq!(Creds::parse(&text.replace("1\t2", "1\tx")), None);
 }
 
+/// Set for the processes that a test starts from its own program.
+const PART: &str = "KTRACE_TEST_PART";
+
 /// A process that ends with the test.
 struct Sleeper(Child);
 
 impl Sleeper {
     fn new(program: &str, args: &[&str]) -> Sleeper {
-        Sleeper(Command::new(program).args(args).spawn().unwrap())
+        Sleeper(Command::new(program).args(args).env(PART, "1").spawn().unwrap())
     }
 
     fn pid(&self) -> i32 {
@@ -126,15 +129,10 @@ fn linux_asks_for_a_dumpable_target_of_the_same_ids() {
     assert_eq!(may_trace(&caller, root.pid(), false, None).unwrap_err().errno(), libc::EPERM);
     assert_eq!(may_trace(&caller, nobody.pid(), false, Some(1)).unwrap_err().errno(), libc::EPERM);
     assert_eq!(may_trace(&caller, other.pid(), false, Some(1)), Ok(()), "oneself is no stranger");
-    // R33 alone would allow this: the same ids, but a program that one may not read is not dumpable.
-    let program = std::env::temp_dir().join(format!("ktrace-undumpable-{}", std::process::id()));
-    fs::copy("/bin/sleep", &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o111)).unwrap();
-    let mut args = NOBODY.to_vec();
-    args[3] = program.to_str().unwrap();
-    let name: String = program.file_name().unwrap().to_str().unwrap().chars().take(15).collect();
-    let hidden = Sleeper::new("setpriv", &args).running(&name);
-    fs::remove_file(&program).unwrap();
+    // R33 alone would allow this: the same ids, but whoever changes them is not dumpable until it executes a program.
+    let us = std::env::current_exe().unwrap();
+    let args = ["--exact", "cred::tests::changes_its_ids_and_waits", "--ignored", "--nocapture"];
+    let hidden = Sleeper::new(us.to_str().unwrap(), &args).running("undumpable");
     assert_eq!(may_trace(&caller, hidden.pid(), false, None).unwrap_err().errno(), libc::EPERM);
     let who = Creds::of(other.pid()).unwrap();
     assert!(reads_environ(&who, nobody.pid()).unwrap());
@@ -143,6 +141,23 @@ fn linux_asks_for_a_dumpable_target_of_the_same_ids() {
     // The ids were those of another thread: ours are as before.
     assert_eq!(Creds::of(std::process::id() as i32).unwrap().uid, [0; 3]);
     assert!(fs::read(format!("/proc/{}/environ", root.pid())).is_ok());
+}
+
+/// Not a test: the process that the test above looks at.
+#[test]
+#[ignore = "a part of another test"]
+fn changes_its_ids_and_waits() {
+    if std::env::var_os(PART).is_none() {
+        return;
+    }
+    let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+    unistd::setgroups(&[]).unwrap();
+    unistd::setresgid(gid, gid, gid).unwrap();
+    unistd::setresuid(uid, uid, uid).unwrap();
+    fs::write(format!("/proc/self/task/{}/comm", std::process::id()), "undumpable").unwrap();
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{ProcId, Stat, Trace};
 use crate::error::Result;
-use crate::sink::{Sink, Waker};
+use crate::sink::{End, Sink, Waker};
 use crate::syscall::Abi;
 
 /// A process that is traced, was traced, or whose trace file somebody has opened.
@@ -26,10 +26,16 @@ pub struct Proc {
 #[derive(Default)]
 struct State {
     trace: Option<Arc<Trace>>,
-    /// The sink written to last: it stays readable after its end (docs/ktracefs.md, "Sinks").
-    last: Option<Arc<Sink>>,
+    /// The sink written to before: it stays readable after its end (docs/ktracefs.md, "Sinks").
+    last: Option<Last>,
     died: Option<Instant>,
     waiting: Vec<Arc<Binding>>,
+}
+
+struct Last {
+    sink: Arc<Sink>,
+    /// When it was last seen with a process that writes to it.
+    live: Instant,
 }
 
 impl std::fmt::Debug for State {
@@ -97,33 +103,51 @@ impl Proc {
         self.state.lock().trace.clone()
     }
 
-    /// The sink it writes to, or wrote to last.
+    /// The sink it writes to, or the one before while that can be read. One that its readers left is gone at once.
     pub fn sink(&self) -> Option<Arc<Sink>> {
         let st = self.state.lock();
-        st.trace.as_ref().map(|t| Arc::clone(t.sink())).or_else(|| st.last.clone())
+        let now = st.trace.as_ref().map(|t| t.sink());
+        let sink = now.or(st.last.as_ref().map(|last| &last.sink)).cloned();
+        drop(st);
+        sink.filter(|s| s.end() != Some(End::GaveUp(libc::EPIPE)))
     }
 
-    /// Forgets a sink that has ended and was read to its end, or was replaced.
-    pub fn forget_sink(&self, sink: &Arc<Sink>) {
-        let mut st = self.state.lock();
-        if st.last.as_ref().is_some_and(|s| Arc::ptr_eq(s, sink)) {
-            st.last = None;
-        }
+    /// Forgets a sink that it wrote to before.
+    pub fn forget_sink(&self, sink: u64) {
+        let last = self.state.lock().last.take_if(|last| last.sink.id() == sink);
+        // Freed without the lock.
+        drop(last);
     }
 
-    /// Replaces what is traced; every waiting open is bound to the sink.
+    /// Replaces what is traced. The sink of an ended trace stays readable.
     pub fn set_trace(&self, trace: Option<Arc<Trace>>) {
         let mut st = self.state.lock();
-        if let Some(trace) = &trace {
-            st.last = Some(Arc::clone(trace.sink()));
-            for binding in st.waiting.drain(..) {
-                binding.set(Bound::To(Arc::clone(trace.sink())));
-            }
-        }
+        let ends = trace.is_none();
         let old = std::mem::replace(&mut st.trace, trace);
+        if ends && let Some(old) = &old {
+            st.last = Some(Last { sink: Arc::clone(old.sink()), live: Instant::now() });
+        }
         drop(st);
         // The last writer of a sink wakes its readers: not under this lock.
         drop(old);
+    }
+
+    /// Takes back a [`Proc::set_trace`] that could not be brought in force.
+    pub fn revert_trace(&self, old: Option<Arc<Trace>>) {
+        let failed = std::mem::replace(&mut self.state.lock().trace, old);
+        drop(failed);
+    }
+
+    /// What was set is in force: every open that waited is bound to its sink, and an ended sink before it is forgotten.
+    pub fn bind(&self) {
+        let mut st = self.state.lock();
+        let Some(trace) = st.trace.clone() else { return };
+        for binding in st.waiting.drain(..) {
+            binding.set(Bound::To(Arc::clone(trace.sink())));
+        }
+        let last = st.last.take();
+        drop(st);
+        drop((trace, last));
     }
 
     /// The ABI of its last call.
@@ -157,29 +181,38 @@ impl Proc {
     }
 
     fn die(&self) {
+        self.set_trace(None);
         let mut st = self.state.lock();
         st.died.get_or_insert_with(Instant::now);
         for binding in st.waiting.drain(..) {
             binding.set(Bound::Never);
         }
-        let trace = st.trace.take();
+    }
+
+    /// Lets go of what time or death has made useless.
+    fn expire(&self, linger: Duration) {
+        // Of an untraced process no backend says that it has died.
+        if self.trace().is_none() && self.died().is_none() && self.id.check().is_err() {
+            self.die();
+        }
+        let mut st = self.state.lock();
+        st.waiting.retain(|b| Arc::strong_count(b) > 1);
+        let over = st.last.as_mut().is_some_and(|last| {
+            let end = last.sink.end();
+            if end.is_none() {
+                last.live = Instant::now();
+            }
+            let read = end.is_some() && !last.sink.unread();
+            read || end == Some(End::GaveUp(libc::EPIPE)) || last.live.elapsed() > linger
+        });
+        let last = if over { st.last.take() } else { None };
         drop(st);
-        drop(trace);
+        drop(last);
     }
 
     /// True while there is a reason to keep it in the table.
-    fn is_needed(&self, linger: Duration) -> bool {
-        let mut st = self.state.lock();
-        st.waiting.retain(|b| Arc::strong_count(b) > 1);
-        if let Some(last) = &st.last
-            && st.trace.is_none()
-        {
-            let unread = last.end().is_none() || last.unread();
-            let expired = st.died.is_some_and(|d| d.elapsed() > linger);
-            if !unread || expired {
-                st.last = None;
-            }
-        }
+    fn is_needed(&self) -> bool {
+        let st = self.state.lock();
         st.trace.is_some() || st.last.is_some() || !st.waiting.is_empty()
     }
 }
@@ -249,6 +282,7 @@ impl ProcTable {
         proc.set_abi(parent.abi());
         let trace = Arc::new(trace.inherited());
         proc.set_trace(Some(Arc::clone(&trace)));
+        proc.bind();
         Ok(Some((proc, trace)))
     }
 
@@ -259,7 +293,11 @@ impl ProcTable {
 
     /// Forgets what nobody needs: to be called now and then, and when a reader closes.
     pub fn sweep(&self) {
-        let linger = self.linger;
-        self.procs.lock().retain(|_, proc| proc.is_needed(linger));
+        // What this reads and frees must not hold up whoever needs the table.
+        for proc in self.all() {
+            proc.expire(self.linger);
+        }
+        // Whoever holds one may be about to wait on it, or to trace it.
+        self.procs.lock().retain(|_, proc| Arc::strong_count(proc) > 1 || proc.is_needed());
     }
 }

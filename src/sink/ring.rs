@@ -68,8 +68,13 @@ impl Ring {
         self.granted - (self.head - self.tail) as usize
     }
 
+    /// The most bytes it can ever hold, as far as is known.
+    pub(super) fn most(&self) -> usize {
+        if self.growing { self.mem.len() } else { self.granted }
+    }
+
     /// Makes `len` bytes free: asks the budget for more memory on the first lap, then lets go of the oldest records
-    /// that end at or before `droppable`.
+    /// that end at or before `droppable`, the start of a record. Lets go of none where that does not suffice.
     pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
         while self.growing && self.free() < len {
             let more = STEP.min(self.mem.len() - self.granted);
@@ -79,23 +84,21 @@ impl Ring {
                 self.granted += more;
             }
         }
-        while self.free() < len && self.tail < self.head {
-            let next = self.tail + self.record_len(self.tail) as u64;
-            if next > droppable {
-                return false;
-            }
-            self.tail = next;
+        let kept = self.head - self.tail.max(droppable);
+        if self.granted - (kept as usize) < len {
+            return false;
+        }
+        while self.free() < len {
+            self.tail += self.record_len(self.tail) as u64;
             self.tail_seq += 1;
         }
-        self.free() >= len
+        true
     }
 
     /// Adds a record; [`Ring::make_room`] has made sure of the room.
     pub(super) fn push(&mut self, record: &[u8], abi: Abi) {
-        // While the ring can still grow nothing may wrap: the modulus would change under it.
-        if self.growing && self.head + record.len() as u64 > self.granted as u64 {
-            self.growing = false;
-        }
+        // While the ring can still grow nothing has been let go, so what fits does not wrap: the modulus may change.
+        debug_assert!(self.free() >= record.len());
         self.write(self.head, record);
         let mark = (self.head + MARK as u64) as usize % self.granted;
         self.mem[mark] = abi as u8;
@@ -124,11 +127,17 @@ impl Ring {
         HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
     }
 
-    /// Whose and when the oldest record is.
-    pub(super) fn stamp_at_tail(&self) -> Option<Stamp> {
+    /// Whose, when and through which door the oldest record is.
+    pub(super) fn oldest(&self) -> Option<(Stamp, Abi)> {
         let mut header = Vec::with_capacity(HEADER_LEN);
         self.copy(self.tail, HEADER_LEN, &mut header);
-        record::decode_header(&header).ok().flatten().map(|h| h.stamp)
+        let stamp = record::decode_header(&header).ok().flatten()?.stamp;
+        Some((stamp, Ring::take_mark(&mut header)))
+    }
+
+    /// Marks a record copied out, or made, with its ABI.
+    pub(super) fn put_mark(record: &mut [u8], abi: Abi) {
+        record[MARK] = abi as u8;
     }
 
     /// Reads and clears the ABI mark of a record copied out.
