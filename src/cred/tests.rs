@@ -1,3 +1,5 @@
+//! Who may, as a table and with real processes.
+
 use super::*;
 use nix::unistd::{self, Gid, Uid};
 use std::process::{Child, Command};

@@ -1,3 +1,5 @@
+//! Every form of a command, and what is no command.
+
 use super::*;
 use proptest::prelude::*;
 
