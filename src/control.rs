@@ -1,17 +1,34 @@
 //! `kern_ktrace.c`'s control part: set, clear and clearfile, for one process, its descendants, a group or all.
 //!
-//! Decides who may, which sink, and what is traced afterwards; how it is watched is the backend's.
+//! Decides who may, which sink, and what is traced afterwards; how it is watched is the backend's. [`Ktrace`] is here,
+//! with what concerns one open or one request; [`change`] has what a command does to one process, [`aim`] to which
+//! processes, [`keeper`] what happens when a sink is given up, [`stat`] what can be read.
 
+mod aim;
+mod change;
+mod keeper;
+mod stat;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
+
 use crate::backend::{Backend, Costs};
-use crate::cred::Caller;
+use crate::cred::{self, Caller};
 use crate::ctl::Command;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::hooks::{At, Recorder};
 use crate::policy::Policy;
-use crate::proc::{ProcId, ProcTable};
+use crate::proc::{self, ProcId, ProcTable, Stat};
+use crate::record::{self, Stamp, Time};
+use crate::sink::{Budget, Sink};
 use crate::stream::TraceFile;
 
 /// What the administrator chose at mount time.
@@ -38,13 +55,13 @@ pub struct Options {
 pub struct Totals {
     /// Traced processes.
     pub traced: usize,
-    /// Living sinks.
+    /// Sinks that are written to or still held for reading.
     pub sinks: usize,
-    /// Records appended.
+    /// Records appended since the start.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Records lost.
+    /// Records lost since the start.
     pub lost: u64,
     /// Opens that have read.
     pub readers: usize,
@@ -56,15 +73,26 @@ pub struct Totals {
 
 /// The facility: one per daemon.
 pub struct Ktrace {
+    options: Options,
     procs: Arc<ProcTable>,
+    /// The best first.
+    backends: Vec<Arc<dyn Backend>>,
+    budget: Arc<Budget>,
+    /// Every sink ever made that is not yet gone.
+    sinks: Mutex<Vec<Weak<Sink>>>,
+    given_up: Sender<u64>,
 }
 
 impl Ktrace {
     /// With these backends, the best first. `make` gets the table that their hooks use.
     pub fn new(options: Options, make: impl FnOnce(&Arc<ProcTable>) -> Vec<Arc<dyn Backend>>) -> Arc<Ktrace> {
         let procs = Arc::new(ProcTable::new(options.linger));
-        let _ = make(&procs);
-        Arc::new(Ktrace { procs })
+        let backends = make(&procs);
+        let budget = Budget::new(options.mem);
+        let (given_up, ids) = crossbeam_channel::unbounded();
+        let ktrace = Arc::new(Ktrace { options, procs, backends, budget, sinks: Mutex::default(), given_up });
+        keeper::start(&ktrace, ids);
+        ktrace
     }
 
     /// The table of traced processes.
@@ -75,69 +103,80 @@ impl Ktrace {
     /// Carries out one command, written to the `ctl` of `target` or, with `None`, to the root's.
     ///
     /// # Errors
-    /// The table of docs/ktracefs.md.
+    /// The table of docs/ktracefs.md. Errors of the command come before ESRCH (R35).
     pub fn control(&self, caller: &Caller, target: Option<ProcId>, command: &Command) -> Result<()> {
-        let _ = (caller, target, command);
-        unimplemented!()
+        match command {
+            Command::Set(set) => self.set(caller, target, set),
+            Command::Clear(clear) => self.clear(caller, target, clear),
+            Command::ClearFile { target: named } => self.clear_file(caller, target, *named),
+        }
     }
 
-    /// `utrace` (R27): a USER record of the calling process, `data` cut from what was written: first word the id.
+    /// `utrace` (R27): a USER record of the process, from what was written: the id is the first word, after one blank
+    /// follows the data, and one newline at the end is the shell's, not the data's. A process may write its own
+    /// whoever traces it; a record of another process needs the permission to trace that one.
     ///
     /// # Errors
-    /// ENOSPC over 2048 bytes of data (R9); EPERM.
+    /// ENOSPC over 2048 bytes of data (R9); EPERM; ESRCH.
     pub fn user(&self, caller: &Caller, target: ProcId, written: &[u8]) -> Result<()> {
-        let _ = (caller, target, written);
-        unimplemented!()
+        let own = own_process(caller) == target.pid;
+        match own {
+            true => drop(target.check()?),
+            false => self.may(caller, target)?,
+        }
+        let Some(proc) = self.procs.get(target) else { return Ok(()) };
+        let Some(trace) = proc.trace().filter(|t| t.facs.intersects(crate::facility::Facs::USER)) else {
+            return Ok(());
+        };
+        let written = written.strip_suffix(b"\n").unwrap_or(written);
+        let mut words = written.splitn(2, |b| *b == b' ' || *b == b'\t');
+        let id = words.next().unwrap_or_default();
+        let data = words.next().unwrap_or_default();
+        if data.len() > record::USER_MAX {
+            let what = format!(
+                "{} bytes of data are more than a USER record holds, {}",
+                data.len(),
+                record::USER_MAX
+            );
+            return Err(Error::NoSpace { what: what.into() });
+        }
+        let tid = if own { caller.tid } else { target.pid };
+        let stamp = Stamp { time: now()?, pid: target.pid, tid, comm: Stat::of(tid)?.comm };
+        Recorder::new(Arc::clone(&self.procs)).user(
+            At { trace: &trace, stamp: &stamp, abi: proc.abi() },
+            id,
+            data,
+        );
+        Ok(())
     }
 
-    /// Opens the trace file of a process.
+    /// Opens the trace file of a process, or of one that is dead and has left records.
     ///
     /// # Errors
     /// EPERM, EACCES, ESRCH.
     pub fn open(&self, caller: &Caller, target: ProcId) -> Result<TraceFile> {
-        let _ = (caller, target);
-        unimplemented!()
-    }
-
-    /// What the `ctl` of a process reads as: a line that, written, makes this state.
-    ///
-    /// # Errors
-    /// ESRCH.
-    pub fn state(&self, target: ProcId) -> Result<String> {
-        let _ = target;
-        unimplemented!()
-    }
-
-    /// The text of `<pid>/stat`.
-    ///
-    /// # Errors
-    /// ESRCH.
-    pub fn proc_stat(&self, target: ProcId) -> Result<String> {
-        let _ = target;
-        unimplemented!()
-    }
-
-    /// The totals.
-    pub fn totals(&self) -> Totals {
-        unimplemented!()
+        let may = self.may(caller, target);
+        if let Err(Error::Gone { .. }) = may
+            && self.lingers(target.pid) == Some(target)
+        {
+            // Its ids died with it: what is left is the owner of the sink.
+            if caller.tid <= 0 {
+                return Err(denied(
+                    target.pid,
+                    "the caller is in a pid namespace that cannot be seen from here",
+                ));
+            }
+        } else {
+            may?;
+        }
+        TraceFile::open(&self.procs.entry(target), caller.uid)
     }
 
     /// Names of the backends, the preferred one first.
     pub fn backends(&self) -> Vec<&'static str> {
-        unimplemented!()
-    }
-
-    /// Whom the files of a process belong to: its ids where real, effective and saved are equal, else root; root where
-    /// root set the trace.
-    pub fn owner(&self, target: ProcId) -> (u32, u32) {
-        let _ = target;
-        unimplemented!()
-    }
-
-    /// True where a process, dead by now, still has records to read.
-    pub fn lingers(&self, pid: i32) -> Option<ProcId> {
-        let _ = pid;
-        unimplemented!()
+        let mut names: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
+        names.sort_by_key(|name| self.options.backend.as_deref() != Some(*name));
+        names
     }
 
     /// A reader closed, or time has passed: forget what nobody needs.
@@ -147,7 +186,46 @@ impl Ktrace {
 
     /// Ends all tracing, before the daemon ends. Returns by the given time.
     pub fn shutdown(&self, by: Instant) {
-        let _ = by;
-        unimplemented!()
+        for backend in &self.backends {
+            backend.shutdown(by);
+        }
+        for proc in self.procs.all() {
+            proc.set_trace(None);
+        }
     }
+
+    /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may.
+    fn may(&self, caller: &Caller, target: ProcId) -> Result<()> {
+        let pid = target.pid;
+        let stat = target.check()?;
+        if pid == std::process::id() as i32 {
+            return Err(denied(pid, "the daemon does not trace itself"));
+        }
+        if stat.is_kernel_thread() {
+            return Err(denied(pid, "a kernel thread cannot be traced"));
+        }
+        if pid == 1 && caller.uid != 0 {
+            return Err(denied(pid, "only root traces init"));
+        }
+        let root_marked = self.procs.get(target).and_then(|p| p.trace()).is_some_and(|t| t.root);
+        let yama = if self.options.ignore_yama { None } else { cred::yama_scope() };
+        cred::may_trace(caller, pid, root_marked, yama)?;
+        // What was looked at by number was this process, if it still is.
+        target.check().map(drop)
+    }
+}
+
+/// The process of the thread that asks, 0 where it is gone.
+fn own_process(caller: &Caller) -> i32 {
+    proc::tgid(caller.tid).unwrap_or(0)
+}
+
+fn denied(pid: i32, why: impl Into<Cow<'static, str>>) -> Error {
+    Error::Denied { pid, why: why.into() }
+}
+
+fn now() -> Result<Time> {
+    let time =
+        clock_gettime(ClockId::CLOCK_REALTIME).map_err(|errno| Error::sys("clock_gettime", 0, errno))?;
+    Ok(Time { sec: time.tv_sec(), nsec: time.tv_nsec() })
 }

@@ -153,17 +153,19 @@ fn numbers(dir: &str) -> io::Result<Vec<i32>> {
     Ok(names.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// All living descendants of a process, parents before their children, the process itself not among them.
-pub fn descendants(pid: i32) -> Vec<i32> {
+/// All living descendants of these processes, parents before their children, themselves not among them.
+pub fn descendants(of: &[i32]) -> Vec<i32> {
     let parents: Vec<(i32, i32)> =
         pids().unwrap_or_default().into_iter().filter_map(|p| Some((p, Stat::of(p).ok()?.ppid))).collect();
-    let mut found = vec![pid];
+    let mut found = of.to_vec();
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(p, _)| *p));
+        let children = parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(p, _)| *p);
+        let new: Vec<i32> = children.filter(|p| !found.contains(p)).collect();
+        found.extend(new);
         next += 1;
     }
-    found.split_off(1)
+    found.split_off(of.len())
 }
 
 /// The members of a process group.

@@ -38,6 +38,25 @@ struct Last {
     live: Instant,
 }
 
+impl State {
+    fn is(&self, trace: Option<&Arc<Trace>>) -> bool {
+        match (&self.trace, trace) {
+            (None, None) => true,
+            (Some(now), Some(trace)) => Arc::ptr_eq(now, trace),
+            _ => false,
+        }
+    }
+
+    /// Gives what was replaced, to be dropped without the lock.
+    fn replace(&mut self, trace: Option<Arc<Trace>>, keeps: bool) -> (Option<Arc<Trace>>, Option<Last>) {
+        let ends = trace.is_none();
+        let old = std::mem::replace(&mut self.trace, trace);
+        let sink = old.as_ref().filter(|_| ends && keeps).map(|t| Arc::clone(t.sink()));
+        let last = sink.and_then(|sink| self.last.replace(Last { sink, live: Instant::now() }));
+        (old, last)
+    }
+}
+
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").field("trace", &self.trace).field("died", &self.died).finish_non_exhaustive()
@@ -121,21 +140,27 @@ impl Proc {
 
     /// Replaces what is traced. The sink of an ended trace stays readable.
     pub fn set_trace(&self, trace: Option<Arc<Trace>>) {
-        let mut st = self.state.lock();
-        let ends = trace.is_none();
-        let old = std::mem::replace(&mut st.trace, trace);
-        if ends && let Some(old) = &old {
-            st.last = Some(Last { sink: Arc::clone(old.sink()), live: Instant::now() });
-        }
-        drop(st);
+        let old = self.state.lock().replace(trace, true);
         // The last writer of a sink wakes its readers: not under this lock.
         drop(old);
     }
 
-    /// Takes back a [`Proc::set_trace`] that could not be brought in force.
-    pub fn revert_trace(&self, old: Option<Arc<Trace>>) {
-        let failed = std::mem::replace(&mut self.state.lock().trace, old);
-        drop(failed);
+    /// The same, only where what is traced is still `old`; false where an exec, a death or another change came first.
+    pub fn swap_trace(&self, old: Option<&Arc<Trace>>, new: Option<Arc<Trace>>) -> bool {
+        let mut st = self.state.lock();
+        let swaps = st.is(old) && (new.is_none() || st.died.is_none());
+        let replaced = swaps.then(|| st.replace(new, true));
+        drop(st);
+        drop(replaced);
+        swaps
+    }
+
+    /// Takes back what was set and could not be brought in force, as if it had never been.
+    pub fn revert_trace(&self, failed: &Arc<Trace>, old: Option<Arc<Trace>>) {
+        let mut st = self.state.lock();
+        let replaced = st.is(Some(failed)).then(|| st.replace(old, false));
+        drop(st);
+        drop(replaced);
     }
 
     /// What was set is in force: every open that waited is bound to its sink, and an ended sink before it is forgotten.

@@ -1,1 +1,2 @@
 //! The sink's rules, without processes.
+//! The sink's rules, without processes.

@@ -1,0 +1,309 @@
+//! What set, clear and clearfile do to one process, and with which sink.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::aim::Aim;
+use super::{Ktrace, denied, own_process};
+use crate::backend::{Backend, Want};
+use crate::cred::Caller;
+use crate::ctl::{Clear, Set, Target};
+use crate::error::{Error, Result};
+use crate::facility::Facs;
+use crate::proc::{Proc, ProcId, Trace};
+use crate::sink::{SIZE_MAX, SIZE_MIN, Sink, Writer};
+
+/// How long a change of one process may wait for that process.
+const CHANGE_MAX: Duration = Duration::from_secs(1);
+
+/// Into which sink a set goes.
+enum Into<'a> {
+    /// The one the process writes to, else a new one.
+    Own,
+    /// A new one.
+    New,
+    /// The one that an earlier process of the same command got.
+    This(&'a Arc<Sink>),
+}
+
+impl Ktrace {
+    pub(super) fn set(&self, caller: &Caller, file: Option<ProcId>, set: &Set) -> Result<()> {
+        if set.facs.is_empty() && !set.all && !set.inherit {
+            return Err(Error::invalid("set needs facilities, like \"set syscall,sysret\""));
+        }
+        if set.size.is_some_and(|size| size > SIZE_MAX) {
+            return Err(Error::invalid(format!("size= is more than {SIZE_MAX} bytes")));
+        }
+        if set.fd.is_some() {
+            return Err(Error::Unsupported { what: "fd= is not served by this daemon".into() });
+        }
+        let backend = self.backend(set.backend.as_deref())?;
+        backend.can(&Want { facs: set.facs, policy: set.policy.unwrap_or(self.options.policy) })?;
+        let aim = Aim::new(file, set.target)?;
+        // Kept until all are set: it must not end because the first process has died meanwhile.
+        let mut shared: Option<Writer> = None;
+        self.each(aim, set.descend, |id| {
+            let into = match (&shared, aim) {
+                (Some(writer), _) => Into::This(writer.sink()),
+                (None, Aim::Proc(_)) => Into::Own,
+                (None, Aim::Group(_) | Aim::All) => Into::New,
+            };
+            let sink = self.set_one(caller, id, set, into)?;
+            shared.get_or_insert_with(|| sink.writer());
+            Ok(())
+        })
+    }
+
+    pub(super) fn clear(&self, caller: &Caller, file: Option<ProcId>, clear: &Clear) -> Result<()> {
+        // In a process's own ctl `clear all` means the facilities.
+        let named = clear.target.filter(|t| file.is_none() || *t != Target::All || clear.facs.is_some());
+        let aim = Aim::new(file, named)?;
+        self.each(aim, clear.descend, |id| {
+            self.may(caller, id)?;
+            match self.procs.get(id) {
+                Some(proc) => self.clear_one(caller, &proc, clear),
+                // R34.
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// R10.
+    pub(super) fn clear_file(
+        &self,
+        caller: &Caller,
+        file: Option<ProcId>,
+        named: Option<Target>,
+    ) -> Result<()> {
+        let aim = Aim::new(file, named)?;
+        let mut sinks: Vec<Arc<Sink>> = Vec::new();
+        let found = self.each(aim, false, |id| {
+            if let Some(sink) = self.procs.get(id).and_then(|p| p.sink())
+                && !sinks.iter().any(|s| Arc::ptr_eq(s, &sink))
+            {
+                sinks.push(sink);
+            }
+            Ok(())
+        });
+        let mut refusal = found.err();
+        let mut met = HashSet::new();
+        for sink in sinks {
+            loop {
+                // An inheriting child may have come meanwhile.
+                let mut writers = self.procs.writers_of(sink.id());
+                writers.retain(|proc| met.insert(proc.id));
+                if writers.is_empty() {
+                    break;
+                }
+                for proc in writers {
+                    let cleared = self.may(caller, proc.id);
+                    match cleared.and_then(|()| self.clear_one(caller, &proc, &Clear::default())) {
+                        Ok(()) | Err(Error::Gone { .. }) => {}
+                        Err(error) => drop(refusal.get_or_insert(error)),
+                    }
+                }
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// The backend of that name, or the preferred one.
+    fn backend(&self, name: Option<&str>) -> Result<&Arc<dyn Backend>> {
+        let name = name.or(self.options.backend.as_deref());
+        let found = match name {
+            None => self.backends.first(),
+            Some(name) => self.backends.iter().find(|b| b.name() == name),
+        };
+        found.ok_or_else(|| {
+            let what = match name {
+                None => "there is no backend here".into(),
+                Some(name) => format!("there is no backend {name} here, only: {}", self.backends().join(" ")),
+            };
+            Error::Unsupported { what: what.into() }
+        })
+    }
+
+    /// When to stop waiting for a process: at once for the caller's own, which waits for us.
+    fn patience(&self, caller: &Caller, id: ProcId) -> Instant {
+        let now = Instant::now();
+        if own_process(caller) == id.pid { now } else { now + CHANGE_MAX }
+    }
+
+    fn set_one(&self, caller: &Caller, id: ProcId, set: &Set, into: Into<'_>) -> Result<Arc<Sink>> {
+        self.may(caller, id)?;
+        let proc = self.procs.entry(id);
+        let _changing = lock(&proc)?;
+        let old = proc.trace();
+        only_root_changes_roots(caller, &proc, old.as_deref())?;
+        let backend = match (&set.backend, &old) {
+            (None, Some(old)) => self.backend(Some(old.backend))?,
+            (name, _) => self.backend(name.as_deref())?,
+        };
+        let writer = self.writer(caller, id, set, into, old.as_deref())?;
+        let sink = Arc::clone(writer.sink());
+        let policy = set.policy.unwrap_or_else(|| sink.policy());
+        backend.can(&Want { facs: set.facs, policy })?;
+        let all = if set.all { backend.facilities() } else { Facs::empty() };
+        // R17: into the same file the facilities add up, into another one nothing stays.
+        let same = old.as_ref().filter(|t| Arc::ptr_eq(t.sink(), &sink));
+        let trace = Arc::new(Trace {
+            facs: set.facs | all | same.map_or(Facs::empty(), |t| t.facs),
+            inherit: set.inherit || same.is_some_and(|t| t.inherit),
+            root: caller.uid == 0 || same.is_some_and(|t| t.root),
+            calls: set.calls.clone().or_else(|| same.and_then(|t| t.calls.clone())),
+            backend: backend.name(),
+            writer,
+        });
+        self.bring_in_force(caller, &proc, backend, old, trace)?;
+        if let Some(policy) = set.policy {
+            sink.set_policy(policy);
+        }
+        if sink.end().is_some() {
+            // It was given up while this process joined it: the keeper may have looked too early.
+            let _ = self.given_up.send(sink.id());
+        }
+        Ok(sink)
+    }
+
+    fn bring_in_force(
+        &self,
+        caller: &Caller,
+        proc: &Arc<Proc>,
+        backend: &Arc<dyn Backend>,
+        old: Option<Arc<Trace>>,
+        trace: Arc<Trace>,
+    ) -> Result<()> {
+        let by = self.patience(caller, proc.id);
+        let before = old.as_ref().filter(|t| t.backend != backend.name());
+        let before = before.map(|t| self.backend(Some(t.backend))).transpose()?;
+        if let Some(before) = before {
+            before.apply(proc, None, by)?;
+        }
+        if !proc.swap_trace(old.as_ref(), Some(Arc::clone(&trace))) {
+            return Err(changed_meanwhile(proc));
+        }
+        let applied = backend.apply(proc, Some(Arc::clone(&trace)), by).map(drop);
+        // A set-id exec may have come between the permission and the attach: from here on the hooks watch for it.
+        let applied = match (applied, caller.uid) {
+            (Ok(()), 1..) => self.may(caller, proc.id).or_else(|error| match error {
+                Error::Denied { .. } => {
+                    let _ = backend.apply(proc, old.clone().filter(|_| before.is_none()), by);
+                    Err(error)
+                }
+                _ => Ok(()),
+            }),
+            (applied, _) => applied,
+        };
+        match applied {
+            Ok(()) => {
+                proc.bind();
+                Ok(())
+            }
+            Err(error) => {
+                if let (Some(before), Some(old)) = (before, &old) {
+                    let _ = before.apply(proc, Some(Arc::clone(old)), by);
+                }
+                proc.revert_trace(&trace, old);
+                Err(error)
+            }
+        }
+    }
+
+    fn writer(
+        &self,
+        caller: &Caller,
+        id: ProcId,
+        set: &Set,
+        into: Into<'_>,
+        old: Option<&Trace>,
+    ) -> Result<Writer> {
+        let live = old.map(Trace::sink).filter(|sink| sink.end().is_none());
+        let sink = match (into, live) {
+            (Into::This(sink), _) => return Ok(sink.writer()),
+            (Into::Own, Some(live)) => live,
+            _ => return self.new_sink(caller, set).map(|sink| sink.writer()),
+        };
+        if caller.uid != 0 && caller.uid != sink.owner() {
+            return Err(Error::Access {
+                why: format!("the trace file belongs to uid {}", sink.owner()).into(),
+            });
+        }
+        if set.size.is_some_and(|size| size.clamp(SIZE_MIN, SIZE_MAX) != sink.size()) {
+            let why =
+                format!("its trace file has {} bytes already: size= comes with the first set", sink.size());
+            return Err(Error::Busy { pid: id.pid, why: why.into() });
+        }
+        Ok(sink.writer())
+    }
+
+    fn new_sink(&self, caller: &Caller, set: &Set) -> Result<Arc<Sink>> {
+        let size = set.size.unwrap_or(self.options.size);
+        let policy = set.policy.unwrap_or(self.options.policy);
+        let sink = Sink::new(size, policy, caller.uid, &self.budget, Some(self.given_up.clone()))?;
+        let mut sinks = self.sinks.lock();
+        sinks.retain(|sink| sink.strong_count() > 0);
+        sinks.push(Arc::downgrade(&sink));
+        Ok(sink)
+    }
+
+    fn clear_one(&self, caller: &Caller, proc: &Arc<Proc>, clear: &Clear) -> Result<()> {
+        let _changing = lock(proc)?;
+        let Some(old) = proc.trace() else { return Ok(()) };
+        only_root_changes_roots(caller, proc, Some(&old))?;
+        let by = self.patience(caller, proc.id);
+        let facs = clear.facs.map_or(Facs::empty(), |facs| old.facs - facs);
+        if facs.is_empty() {
+            return self.release(proc, &old, by);
+        }
+        let inherit = old.inherit && !clear.inherit;
+        let trace = Arc::new(Trace { facs, inherit, root: old.root, ..old.inherited() });
+        if !proc.swap_trace(Some(&old), Some(Arc::clone(&trace))) {
+            return Err(changed_meanwhile(proc));
+        }
+        let backend = self.backend(Some(trace.backend))?;
+        if let Err(error) = backend.apply(proc, Some(Arc::clone(&trace)), by) {
+            proc.revert_trace(&trace, Some(old));
+            return Err(error);
+        }
+        let _ = backend.settle(proc, by);
+        Ok(())
+    }
+
+    /// R20: nothing is traced any more, and the trace file is let go. What happened before is in it.
+    pub(super) fn release(&self, proc: &Arc<Proc>, old: &Arc<Trace>, by: Instant) -> Result<()> {
+        let backend = self.backend(Some(old.backend))?;
+        // Gone is as good as released.
+        let _ = backend.settle(proc, by);
+        match backend.apply(proc, None, by) {
+            Ok(_) | Err(Error::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        proc.swap_trace(Some(old), None);
+        Ok(())
+    }
+}
+
+/// Takes the right to change what is traced of a process.
+fn lock(proc: &Proc) -> Result<MutexGuard<'_, ()>> {
+    let busy = || Error::Busy { pid: proc.id.pid, why: "another change is under way".into() };
+    proc.changing.try_lock_for(CHANGE_MAX).ok_or_else(busy)
+}
+
+/// R33 once more, now that nobody else can set: root may have come between.
+fn only_root_changes_roots(caller: &Caller, proc: &Proc, trace: Option<&Trace>) -> Result<()> {
+    match trace {
+        Some(trace) if trace.root && caller.uid != 0 => Err(denied(proc.id.pid, "root traces it")),
+        _ => Ok(()),
+    }
+}
+
+/// An exec or a death has ended what was traced, under our hands.
+fn changed_meanwhile(proc: &Proc) -> Error {
+    match proc.id.check() {
+        Err(gone) => gone,
+        Ok(_) => Error::Busy { pid: proc.id.pid, why: "its tracing has just ended".into() },
+    }
+}

@@ -1,0 +1,1 @@
+//! All policy, with a backend that watches nothing.
