@@ -1,2 +1,1 @@
 //! The sink's rules, without processes.
-//! The sink's rules, without processes.
