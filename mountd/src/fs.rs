@@ -202,7 +202,7 @@ impl Fs {
                 self.exists(id)?;
                 let trace = self.ktrace.open(caller, id).map_err(errno)?;
                 Ok(Opened::Stream(match file {
-                    PidFile::Text => return Err(Errno::EOPNOTSUPP),
+                    PidFile::Text => Stream::text(trace),
                     _ => Stream::Trace(trace),
                 }))
             }

@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,8 @@ pub(crate) struct Bell {
     rung: AtomicBool,
     event: EventFd,
     epoll: Epoll,
+    #[cfg(test)]
+    rounds: AtomicU64,
 }
 
 impl Bell {
@@ -43,7 +47,15 @@ impl Bell {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        Ok(Bell { pending, taken, rung: AtomicBool::new(false), event, epoll })
+        Ok(Bell {
+            pending,
+            taken,
+            rung: AtomicBool::new(false),
+            event,
+            epoll,
+            #[cfg(test)]
+            rounds: AtomicU64::new(0),
+        })
     }
 
     /// The stream `fh` has something, or ended. Never waits: it is called by threads that trace, under a sink's lock.
@@ -54,6 +66,12 @@ impl Bell {
             // Full only after 2^64 - 2 rings unheard.
             let _ = self.event.write(1);
         }
+    }
+
+    /// How often the pump has taken everything that was pending.
+    #[cfg(test)]
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::SeqCst)
     }
 
     /// Has `fh` told when the process of this pidfd dies, once per call of [`Bell::watch`]; false where that fails.
@@ -95,5 +113,7 @@ pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: 
             sweep();
             swept = Instant::now();
         }
+        #[cfg(test)]
+        bell.rounds.fetch_add(1, Ordering::SeqCst);
     }
 }
