@@ -117,6 +117,7 @@ fn traced(proc: &Proc) -> Arc<Sink> {
         writer: sink.writer(),
     };
     proc.set_trace(Some(Arc::new(trace)));
+    proc.bind();
     sink
 }
 

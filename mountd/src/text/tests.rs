@@ -20,6 +20,7 @@ fn open() -> (Arc<Sink>, Stream, Arc<Proc>) {
         writer: sink.writer(),
     };
     proc.set_trace(Some(Arc::new(trace)));
+    proc.bind();
     let stream = Stream::text(TraceFile::open(&proc, 0).unwrap());
     (sink, stream, proc)
 }

@@ -213,11 +213,6 @@ impl Mount {
         reader.is_waiting();
         reader
     }
-
-    /// What the last [`Mount::cat`] has printed so far.
-    pub(crate) fn read(&self) -> Vec<u8> {
-        fs::read(self.dir.join("read")).unwrap()
-    }
 }
 
 impl Drop for Mount {
