@@ -92,6 +92,31 @@ fn start(args: &[&str]) -> Child {
     kdump(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// What a running kdump prints, read with a deadline.
+struct Lines(mpsc::Receiver<Vec<u8>>);
+
+impl Lines {
+    fn of(child: &mut Child) -> Lines {
+        let mut output = child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                _ = sender.send(bytes[..n].to_vec());
+            }
+        });
+        Lines(lines)
+    }
+
+    fn expect(&self, want: &str) {
+        let mut got = Vec::new();
+        while got.len() < want.len() {
+            got.extend(self.0.recv_timeout(Duration::from_secs(10)).expect("the line is held back"));
+        }
+        assert_eq!(String::from_utf8_lossy(&got), want);
+    }
+}
+
 #[test]
 fn every_set_of_options_prints_what_netbsd_prints() {
     let text = std::fs::read_to_string(golden("small.kdump.txt")).unwrap();
@@ -139,21 +164,8 @@ fn a_record_is_printed_as_soon_as_it_is_whole() {
     let stream = std::fs::read(golden("small.v2")).unwrap();
     let mut child = start(&[]);
     let mut input = child.stdin.take().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(n @ 1..) = output.read(&mut bytes) {
-            _ = sender.send(bytes[..n].to_vec());
-        }
-    });
-    let expect = |want: &str| {
-        let mut got = Vec::new();
-        while got.len() < want.len() {
-            got.extend(lines.recv_timeout(Duration::from_secs(10)).expect("the line is held back"));
-        }
-        assert_eq!(String::from_utf8_lossy(&got), want);
-    };
+    let lines = Lines::of(&mut child);
+    let expect = |want: &str| lines.expect(want);
     input.write_all(&stream[..61]).unwrap();
     expect("   100    100 cat      EMUL  \"linux\"\n");
     // All but the last byte of the next one; then that byte.
@@ -162,6 +174,21 @@ fn a_record_is_printed_as_soon_as_it_is_whole() {
     expect("   100    100 cat      CALL  openat(AT_FDCWD,0x7ffd1000,0x80000,0)\n");
     drop(input);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_growing_file_is_followed() {
+    let stream = std::fs::read(golden("small.v2")).unwrap();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("growing");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&stream[..61 + 10]).unwrap();
+    let mut child = start(&["-l", "-f", path.to_str().unwrap()]);
+    let lines = Lines::of(&mut child);
+    lines.expect("   100    100 cat      EMUL  \"linux\"\n");
+    file.write_all(&stream[61 + 10..157]).unwrap();
+    lines.expect("   100    100 cat      CALL  openat(AT_FDCWD,0x7ffd1000,0x80000,0)\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
