@@ -1,1 +1,515 @@
-//! Real programs, traced through the files.
+//! Real programs, traced through the files, show what strace shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use ktrace::record::Body;
+use ktrace::syscall::Abi;
+use nix::sys::signal::Signal;
+
+use crate::support::mount::Mount;
+use crate::support::stream::{Rec, name};
+use crate::support::tracee::{Tracee, program};
+use crate::support::{DEADLINE, Running, command, need, output, stdout, wait_for};
+
+/// The calls and their results of one thread, in order.
+fn calls(recs: &[Rec], tid: i32) -> Vec<(&'static str, Option<i64>)> {
+    let mut calls: Vec<(&str, Option<i64>)> = Vec::new();
+    for rec in recs.iter().filter(|rec| rec.tid() == tid) {
+        if let Some(call) = rec.call() {
+            calls.push((call, None));
+        } else if let Some((call, result)) = rec.result() {
+            match calls.last_mut() {
+                Some((begun, result_of @ None)) if *begun == call => *result_of = Some(result),
+                _ => calls.push((call, Some(result))),
+            }
+        }
+    }
+    calls
+}
+
+#[test]
+fn exactly_the_calls_of_a_program_with_their_results() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("calls", &[]);
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), "set default\n");
+    tracee.go();
+    let recs = trace.rest();
+    assert!(matches!(recs[0].body(), Body::Emul(b"linux")), "{:?}", recs[0]);
+    let (enoent, ebadf) = (-i64::from(libc::ENOENT), -i64::from(libc::EBADF));
+    let mut got = calls(&recs, tracee.pid());
+    // Attached in the middle of its first read: that call may show its end alone.
+    assert_eq!(got.remove(0), ("read", Some(1)));
+    let want = [
+        ("openat", Some(enoent)),
+        ("openat", Some(3)),
+        ("write", Some(12)),
+        ("read", Some(0)),
+        ("close", Some(0)),
+        ("close", Some(ebadf)),
+        ("pipe2", Some(0)),
+        ("write", Some(12)),
+        ("read", Some(12)),
+        ("getppid", Some(i64::from(std::process::id()))),
+        ("exit_group", None),
+    ];
+    assert_eq!(got, want, "{recs:#?}");
+    for path in ["/no/such/file", "/dev/null"] {
+        assert!(recs.iter().any(|rec| rec.is_path(path)), "{path}: {recs:#?}");
+    }
+    let data: Vec<_> = recs.iter().filter(|rec| matches!(rec.body(), Body::Genio { .. })).collect();
+    let wrote = |write| move |rec: &&Rec| rec.body() == Body::Genio { fd: 3, write, data: b"twelve bytes" };
+    assert!(data.iter().any(|rec| wrote(true)(rec)), "the write to /dev/null: {data:#?}");
+    assert!(data.iter().any(|rec| wrote(false)(rec)), "the read from the pipe: {data:#?}");
+    assert_eq!(tracee.running.wait().code(), Some(7));
+}
+
+#[test]
+fn a_sleep_goes_on_sleeping_and_ends_as_before() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut sleep = Running::spawn(Command::new("sleep").arg("1.5"));
+    let asleep = || fs::read_to_string(format!("/proc/{}/syscall", sleep.pid())).unwrap().starts_with("230 ");
+    wait_for("the sleep", asleep);
+    let mut trace = mount.trace(sleep.pid());
+    for _ in 0..3 {
+        mount.set(sleep.pid(), "set default\n");
+        mount.set(sleep.pid(), "clear namei\n");
+    }
+    let recs = trace.rest();
+    assert!(recs.iter().any(|rec| rec.call() == Some("exit_group")), "{recs:#?}");
+    let eintr = -i64::from(libc::EINTR);
+    assert!(!recs.iter().any(|rec| rec.result().is_some_and(|(_, r)| r == eintr)), "{recs:#?}");
+    assert_eq!(sleep.wait().code(), Some(0));
+}
+
+#[test]
+fn a_signal_that_ends_a_process_is_recorded() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut sleep = Running::spawn(Command::new("sleep").arg("1000"));
+    let mut trace = mount.trace(sleep.pid());
+    mount.set(sleep.pid(), "set psig\n");
+    sleep.signal(Signal::SIGTERM);
+    let recs = trace.rest();
+    assert!(
+        recs.iter()
+            .any(|rec| matches!(rec.body(), Body::Psig(p) if p.signo == libc::SIGTERM && p.action == 0)),
+        "{recs:#?}"
+    );
+    assert!(!recs.iter().any(|rec| rec.call().is_some()), "no call was asked for: {recs:#?}");
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(sleep.wait().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn a_shell_traces_itself_and_its_pipeline() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let script = format!(
+        "read start
+         echo 'set syscall,sysret,namei +inherit' > {ctl} || exit 9
+         cat /etc/passwd | wc -l > /dev/null
+         echo clear > {ctl} || exit 8
+         test -e /not/traced/any/more
+         exit 3",
+        ctl = mount.path("$$/ctl").display()
+    );
+    let mut shell = Tracee::command(Command::new("bash").args(["-c", &script]));
+    let mut trace = mount.trace(shell.pid());
+    shell.go();
+    let recs = trace.rest();
+    assert_eq!(shell.running.wait().code(), Some(3), "{}", mount.read("error_log"));
+    assert!(recs.iter().any(|rec| rec.is_path("/dev/null")), "the pipeline's redirection");
+    let cat = recs.iter().find(|rec| rec.is_path("/etc/passwd")).expect("the path that cat opens");
+    assert_ne!(cat.pid(), shell.pid());
+    assert_eq!(cat.header.stamp.comm.as_bytes(), b"cat");
+    let pids: BTreeSet<i32> = recs.iter().map(Rec::pid).collect();
+    assert_eq!(pids.len(), 3, "the shell, cat and wc");
+    assert!(!recs.iter().any(|rec| rec.is_path("/not/traced/any/more")));
+}
+
+#[test]
+fn without_inherit_a_child_is_not_traced() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut shell =
+        Tracee::command(Command::new("bash").args(["-c", "read start; /bin/true; cd /etc; exit 0"]));
+    let mut trace = mount.trace(shell.pid());
+    mount.set(shell.pid(), "set syscall,sysret,namei\n");
+    shell.go();
+    let recs = trace.rest();
+    assert!(recs.iter().any(|rec| rec.is_path("/etc")), "{recs:#?}");
+    assert!(recs.iter().all(|rec| rec.pid() == shell.pid()));
+    assert_eq!(shell.running.wait().code(), Some(0));
+}
+
+#[test]
+fn every_thread_of_a_python_is_seen() {
+    need!("fuse", "ptrace", "python3");
+    let mount = Mount::new();
+    let script = "
+import os, threading
+os.read(0, 1)
+def look(n):
+    for i in range(20):
+        try: os.stat('/no/such/thread-%d' % n)
+        except FileNotFoundError: pass
+threads = [threading.Thread(target=look, args=(n,)) for n in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+";
+    let mut python = Tracee::command(Command::new("python3").args(["-c", script]));
+    let mut trace = mount.trace(python.pid());
+    mount.set(python.pid(), "set syscall,sysret,namei\n");
+    python.go();
+    let recs = trace.rest();
+    for n in 0..4 {
+        let path = format!("/no/such/thread-{n}");
+        let of: Vec<&Rec> = recs.iter().filter(|rec| rec.is_path(&path)).collect();
+        assert_eq!(of.len(), 20, "{path}");
+        assert_ne!(of[0].tid(), python.pid(), "a thread of its own");
+        assert!(of.iter().all(|rec| rec.tid() == of[0].tid() && rec.pid() == python.pid()));
+    }
+    assert_eq!(python.running.wait().code(), Some(0));
+}
+
+#[test]
+fn threads_that_were_there_and_new_ones_lose_no_call() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("threads", &["8", "200"]);
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), "set syscall,sysret policy=block\n");
+    tracee.go();
+    let recs = trace.rest();
+    let mut of_thread: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
+    for rec in &recs {
+        let (begun, ended) = of_thread.entry(rec.tid()).or_default();
+        *begun += usize::from(rec.call() == Some("getppid"));
+        *ended += usize::from(rec.result().is_some_and(|(call, _)| call == "getppid"));
+    }
+    of_thread.remove(&tracee.pid());
+    let counts: Vec<_> = of_thread.values().copied().collect();
+    assert_eq!(counts, [(200, 200); 8]);
+    assert_eq!(tracee.running.wait().code(), Some(0));
+}
+
+#[test]
+fn a_call_through_int_0x80_has_its_own_emulation() {
+    need!("fuse", "ptrace", "ia32");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("int80", &[]);
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), "set syscall,sysret,emul\n");
+    tracee.go();
+    let mut abi = Abi::Linux;
+    let mut seen = Vec::new();
+    for rec in trace.rest() {
+        match rec.body() {
+            Body::Emul(emul) => abi = Abi::from_name(emul).unwrap(),
+            Body::Syscall { code, .. } if name(abi, i64::from(code)) == "getppid" => seen.push(abi),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [Abi::Linux, Abi::Linux32, Abi::Linux]);
+}
+
+#[test]
+fn a_32_bit_program_is_read_with_its_own_table() {
+    need!("fuse", "ptrace", "ia32");
+    let mount = Mount::new();
+    let mut tracee = Running::spawn(Command::new(program("i386")).stdin(Stdio::piped()));
+    wait_for("its read", || {
+        fs::read_to_string(format!("/proc/{}/syscall", tracee.pid())).unwrap().starts_with("3 0x0 ")
+    });
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), "set syscall,sysret,namei\n");
+    tracee.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let recs = trace.rest();
+    assert!(matches!(recs[0].body(), Body::Emul(b"linux32")), "{:?}", recs[0]);
+    let begun: Vec<&str> = recs
+        .iter()
+        .filter_map(|rec| match rec.body() {
+            Body::Syscall { code, .. } => Some(name(Abi::Linux32, i64::from(code))),
+            _ => None,
+        })
+        .filter(|call| *call != "read")
+        .collect();
+    assert_eq!(begun, ["open", "getppid", "exit"]);
+    assert!(recs.iter().any(|rec| rec.is_path("/no/such/32-bit/file")));
+    assert_eq!(tracee.wait().code(), Some(0));
+}
+
+#[test]
+fn make_with_inherit_is_seen_whole() {
+    need!("fuse", "ptrace", "make");
+    let mount = Mount::new();
+    let dir = mount.scratch().join("make");
+    fs::create_dir(&dir).unwrap();
+    let names = ["a", "b", "c", "d"];
+    fs::write(dir.join("Makefile"), "all: a b c d\na b c d:\n\tsh -c 'cat Makefile | wc -l' > $@\n").unwrap();
+    let run = "read start; exec make -s -j2";
+    let mut make = Tracee::command(Command::new("bash").args(["-c", run]).current_dir(&dir));
+    let mut trace = mount.trace(make.pid());
+    mount.set(make.pid(), "set default +inherit policy=block\n");
+    make.go();
+    let recs = trace.rest();
+    assert_eq!(make.running.wait().code(), Some(0));
+    for name in names {
+        assert!(fs::read_to_string(dir.join(name)).unwrap().trim() == "2");
+        assert!(recs.iter().any(|rec| rec.is_path(name)), "the path {name}");
+    }
+    let comms = |comm: &str| -> BTreeSet<i32> {
+        let of = recs.iter().filter(|rec| rec.header.stamp.comm.as_bytes() == comm.as_bytes());
+        of.map(Rec::pid).collect()
+    };
+    assert_eq!(comms("cat").len(), 4);
+    assert_eq!(comms("wc").len(), 4);
+    // Each exec'd process ends with its exit_group.
+    let ended: BTreeSet<i32> =
+        recs.iter().filter(|rec| rec.call() == Some("exit_group")).map(Rec::pid).collect();
+    assert!(ended.is_superset(&comms("cat")) && ended.is_superset(&comms("wc")));
+}
+
+/// The calls of one thread with their results, in order.
+type Calls = Vec<(String, Option<i64>)>;
+
+/// The sequence of (thread, call, result) of a program, as strace writes it.
+fn by_strace(program: &Path, log: &Path) -> Vec<Calls> {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-X", "raw", "-o"]).arg(log);
+    // Without randomised addresses both runs get the same results.
+    strace.args(["setarch", "-R"]).arg(program).args(["4", "50"]);
+    let mut running = Running::spawn(strace.stdin(Stdio::piped()));
+    running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(running.wait().code(), Some(0));
+    let mut threads: Vec<(String, Calls)> = Vec::new();
+    for line in fs::read_to_string(log).unwrap().lines() {
+        let (tid, text) = line.split_once(' ').unwrap();
+        let at = threads.iter().position(|(t, _)| t == tid).unwrap_or_else(|| {
+            threads.push((tid.to_owned(), Vec::new()));
+            threads.len() - 1
+        });
+        let calls = &mut threads[at].1;
+        let text = text.trim_start();
+        let resumed = text.strip_prefix("<... ");
+        if text.starts_with("+++") || text.starts_with("---") {
+            continue;
+        }
+        if resumed.is_none() {
+            let call = text.split('(').next().unwrap();
+            calls.push((call.to_owned(), None));
+        }
+        if !text.ends_with("<unfinished ...>")
+            && let Some((_, result)) = text.rsplit_once(" = ")
+        {
+            calls.last_mut().unwrap().1 = strace_result(result);
+        }
+    }
+    threads.into_iter().map(|(_, calls)| calls).collect()
+}
+
+/// `0`, `0x7f00`, `-1 ENOENT (No such file or directory)`, `?`.
+fn strace_result(text: &str) -> Option<i64> {
+    let mut words = text.split_whitespace();
+    let value = words.next()?;
+    if value == "-1"
+        && let Some(errno) = words.next()
+    {
+        let number = (1..200).find(|&n| format!("{:?}", nix::errno::Errno::from_raw(n)) == errno);
+        return Some(-i64::from(number.unwrap_or_else(|| panic!("{errno}"))));
+    }
+    match value.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok().map(|v| v as i64),
+        None => value.parse().ok(),
+    }
+}
+
+/// Thread ids differ from run to run, and so do addresses in what futex and the clock return.
+fn comparable(calls: &Calls) -> Calls {
+    let steady =
+        |call: &str| !matches!(call, "clone" | "clone3" | "set_tid_address" | "getppid" | "getrandom");
+    // Whether a futex has to wait is a matter of timing.
+    let calls = calls.iter().filter(|(call, _)| call != "futex");
+    calls.map(|(call, result)| (call.clone(), result.filter(|_| steady(call)))).collect()
+}
+
+#[test]
+fn the_sequence_of_calls_is_that_of_strace() {
+    need!("fuse", "ptrace", "strace", "setarch");
+    let mount = Mount::new();
+    let program = program("threads");
+    let want = by_strace(&program, &mount.scratch().join("strace.out"));
+    let out = mount.scratch().join("ktrace.out");
+    let mut ktrace = command("ktrace");
+    ktrace.env("KTRACE_MOUNT", mount.point()).args(["-i", "-f"]).arg(&out);
+    ktrace.args(["setarch", "-R"]).arg(&program).args(["4", "50"]);
+    let mut running = Running::spawn(ktrace.stdin(Stdio::piped()));
+    running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(running.wait().code(), Some(0));
+    let recs = crate::support::stream::decode(&fs::read(&out).unwrap());
+    let mut tids: Vec<i32> = Vec::new();
+    for rec in &recs {
+        if !tids.contains(&rec.tid()) {
+            tids.push(rec.tid());
+        }
+    }
+    let got: Vec<Calls> = tids
+        .iter()
+        .map(|tid| calls(&recs, *tid).into_iter().map(|(call, result)| (call.to_owned(), result)).collect())
+        .collect();
+    assert_eq!(got.len(), want.len(), "threads");
+    let sorted = |threads: &[Calls]| {
+        let mut all: Vec<_> = threads.iter().skip(1).map(comparable).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(comparable(&got[0]), comparable(&want[0]), "the first thread");
+    assert_eq!(sorted(&got), sorted(&want), "the others");
+}
+
+#[test]
+fn kdump_behind_a_pipe_shows_records_the_moment_they_happen() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("threads", &["2", "1"]);
+    let trace = mount.path(tracee.pid().to_string()).join("trace");
+    let kdump = env!("CARGO_BIN_EXE_kdump");
+    let pipeline = format!("cat {} | {kdump}", trace.display());
+    let mut reader = Running::spawn(Command::new("sh").args(["-c", &pipeline]).stdout(Stdio::piped()));
+    let (send, lines) = channel();
+    let out = BufReader::new(reader.0.stdout.take().unwrap());
+    thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    wait_for("cat to wait in its read", || mount.read("stat").lines().count() > 0);
+    mount.set(tracee.pid(), "set syscall,sysret\n");
+    // The tracee still sits in its first read: this record came when it happened, not at the end.
+    let first = lines.recv_timeout(DEADLINE).unwrap();
+    assert!(first.contains("EMUL") && first.contains("linux"), "{first}");
+    tracee.go();
+    let all: Vec<String> = std::iter::from_fn(|| lines.recv_timeout(DEADLINE).ok()).collect();
+    assert!(all.iter().any(|line| line.contains("CALL  getppid")), "{all:#?}");
+    assert!(all.iter().any(|line| line.contains("CALL  exit_group(0)")), "{all:#?}");
+    assert!(reader.wait().success());
+}
+
+#[test]
+fn redis_under_load_does_not_notice() {
+    need!("fuse", "ptrace", "redis-server", "redis-benchmark");
+    let mount = Mount::new();
+    let socket = mount.scratch().join("redis");
+    let redis = Running::spawn(
+        Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--daemonize", "no", "--unixsocket"])
+            .arg(&socket)
+            .current_dir(mount.scratch())
+            .stdout(Stdio::null()),
+    );
+    wait_for("redis", || socket.exists());
+    let load = |requests: &str| {
+        let mut bench = Command::new("redis-benchmark");
+        bench.arg("-s").arg(&socket).args(["-q", "-c", "10", "-t", "set,get", "-n", requests]);
+        bench.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::spawn(&mut bench)
+    };
+    let mut trace = mount.trace(redis.pid());
+    let bench = load("3000");
+    mount.set(redis.pid(), "set syscall,sysret,genio policy=block\n");
+    let mut commands = 0;
+    let recs = trace.until("300 commands", |rec| {
+        if let Body::Genio { write: false, data, .. } = rec.body() {
+            commands += usize::from(data.windows(3).any(|w| w.eq_ignore_ascii_case(b"set")));
+        }
+        commands == 300
+    });
+    for call in ["read", "write", "epoll_wait"] {
+        assert!(recs.iter().any(|rec| rec.call() == Some(call)), "{call}");
+    }
+    mount.set(redis.pid(), "clear\n");
+    trace.rest();
+    let out = bench.output();
+    assert!(out.status.success(), "{out:?}");
+    let out = load("1000").output();
+    assert!(out.status.success(), "untraced again: {out:?}");
+    assert_eq!(mount.read(format!("{}/ctl", redis.pid())).trim(), "clear");
+}
+
+#[test]
+fn nginx_under_load_does_not_notice() {
+    need!("fuse", "ptrace", "nginx");
+    let mount = Mount::new();
+    let dir = mount.scratch();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fs::write(dir.join("page.html"), "the page\n").unwrap();
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {}/{kind};", dir.display()))
+        .concat();
+    let conf = format!(
+        "daemon off; user root; worker_processes 2; pid {d}/pid; error_log {d}/error;
+         events {{ }}
+         http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; root {d}; }} }}",
+        d = dir.display()
+    );
+    fs::write(dir.join("conf"), conf).unwrap();
+    let mut nginx =
+        Running::spawn(Command::new("nginx").arg("-c").arg(dir.join("conf")).stderr(Stdio::null()));
+    let get = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.write_all(b"GET /page.html HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    wait_for("nginx", || get().is_ok());
+    let mut trace = mount.trace(nginx.pid());
+    mount.set(nginx.pid(), "set syscall,sysret,namei +descend +inherit policy=block\n");
+    for _ in 0..200 {
+        assert!(get().unwrap().ends_with("the page\n"));
+    }
+    let page = dir.join("page.html");
+    let page = page.to_str().unwrap();
+    let mut seen = 0;
+    trace.until("200 requests", |rec| {
+        seen += usize::from(rec.is_path(page) && rec.pid() != nginx.pid());
+        seen == 200
+    });
+    nginx.signal(Signal::SIGQUIT);
+    trace.rest();
+    assert_eq!(nginx.wait().code(), Some(0));
+}
+
+#[test]
+fn a_trace_of_a_database_commit_has_its_data() {
+    need!("fuse", "ptrace", "sqlite3");
+    let mount = Mount::new();
+    let out = mount.scratch().join("out");
+    let db = mount.scratch().join("db");
+    let sql = "create table t(x); insert into t values('needle-in-the-file');";
+    let mut ktrace = command("ktrace");
+    ktrace.env("KTRACE_MOUNT", mount.point()).arg("-f").arg(&out).arg("sqlite3").arg(&db).arg(sql);
+    stdout(&mut ktrace);
+    let recs = crate::support::stream::decode(&fs::read(&out).unwrap());
+    let needle = b"needle-in-the-file";
+    let written = recs.iter().any(|rec| match rec.body() {
+        Body::Genio { write: true, data, .. } => data.windows(needle.len()).any(|w| w == needle),
+        _ => false,
+    });
+    assert!(written, "the row, written to the database");
+    assert!(recs.iter().any(|rec| matches!(rec.call(), Some("fsync" | "fdatasync"))));
+    assert!(output(command("kdump").arg("-f").arg(&out)).status.success());
+}
