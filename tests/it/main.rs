@@ -2,6 +2,7 @@
 //!
 //! | module | proves |
 //! |---|---|
+//! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets a surprise has failed")]
 
+mod hazards;
 mod launch;
 mod live;
 mod refusals;

@@ -66,12 +66,23 @@ impl Mount {
 
     /// With these arguments before the mount point.
     pub(crate) fn with(args: &[&str]) -> Mount {
+        let mut command = Command::new(program());
+        command.args(["-f"]).args(args);
+        Mount::start(command)
+    }
+
+    /// With the daemon started by this command, which takes the daemon's own as its last arguments.
+    pub(crate) fn under(command: &mut Command) -> Mount {
+        let mut whole = Command::new(command.get_program());
+        whole.args(command.get_args()).arg(program()).arg("-f");
+        Mount::start(whole)
+    }
+
+    fn start(mut command: Command) -> Mount {
         let dir = scratch("mount");
         fs::create_dir(dir.join("m")).unwrap();
         let log = File::create(dir.join("log")).unwrap();
-        let mut daemon = Command::new(program())
-            .args(["-f"])
-            .args(args)
+        let mut daemon = command
             .arg(dir.join("m"))
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or("debug".to_owned()))
             .stdin(Stdio::null())

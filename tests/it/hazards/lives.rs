@@ -1,0 +1,208 @@
+//! Hazards 7, 8, 12, 13, 15, 16, 19 and 20: births, deaths, and who waits for whom.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use ktrace::record::Body;
+use nix::sys::signal::Signal;
+
+use super::state;
+use crate::support::mount::Mount;
+use crate::support::tracee::{Tracee, program};
+use crate::support::{Running, need, wait_for};
+
+#[test]
+fn hazard_07_attaching_to_a_process_that_execs_all_the_time_ends() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // Each turn is an exec of the same process, with a thread that makes the exec wait for it.
+    let source = "import os, sys, threading\nn = int(sys.argv[1])\n\
+        threading.Thread(target=lambda: None).start()\n\
+        n and os.execv(sys.executable, [sys.executable, '-S', '-E', sys.argv[0], str(n - 1)])\n";
+    let script = mount.scratch().join("execs.py");
+    fs::write(&script, source).unwrap();
+    let mut python = Running::spawn(Command::new("python3").args(["-S", "-E"]).arg(&script).arg("40"));
+    let pid = python.pid();
+    while python.0.try_wait().unwrap().is_none() {
+        // Whatever the answer, it comes: the process may be gone, or in the midst of its exec.
+        let _ = mount.ctl(pid, "set default\n");
+        let _ = mount.ctl(pid, "clear\n");
+    }
+    assert!(python.wait().success());
+}
+
+#[test]
+fn hazard_08_a_process_killed_at_any_moment_ends_its_stream() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    for turn in 0..30 {
+        let mut tracee = Tracee::start("threads", &["4", "100000"]);
+        let pid = tracee.pid();
+        mount.set(pid, "set default +inherit\n");
+        let mut stream = mount.trace(pid);
+        tracee.go();
+        let mut left = turn * 20;
+        stream.until("some records", |_| {
+            left -= 1;
+            left <= 0
+        });
+        tracee.running.signal(Signal::SIGKILL);
+        stream.to_end();
+        assert_eq!(tracee.running.wait().signal(), Some(libc::SIGKILL));
+    }
+}
+
+#[test]
+fn hazard_12_a_tracee_inside_our_own_mount_holds_up_nobody() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let script = format!(
+        "cd {}; read x; for i in 1 2 3 4 5 6 7 8 9; do cat README stat self/stat; echo set default > self/ctl; ls; \
+         echo clear > self/ctl; done",
+        mount.point().display()
+    );
+    let mut tracee = Tracee::command(Command::new("sh").args(["-c", &script]));
+    let pid = tracee.pid();
+    mount.set(pid, "set all +inherit\n");
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    let reader = std::thread::spawn(move || stream.to_end().len());
+    let out = tracee.running.output();
+    assert!(out.status.success(), "{}", out.status);
+    assert!(reader.join().unwrap() > 1000);
+}
+
+#[test]
+fn hazard_13_the_daemon_does_not_trace_itself() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let (errno, why) = mount.refused(mount.daemon(), "set default\n");
+    assert_eq!(errno, libc::EPERM);
+    assert!(why.contains("daemon"), "{why}");
+}
+
+#[test]
+fn hazard_13_a_process_that_reads_its_own_trace_neither_hangs_nor_feeds_itself_for_ever() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let script = format!("exec head -c 100000 {}/self/trace", mount.point().display());
+    for policy in ["stop", "drop", "block", "overwrite"] {
+        let line = format!("read x; {script}");
+        let mut tracee = Tracee::command(Command::new("sh").args(["-c", &line]));
+        mount.set(tracee.pid(), &format!("set default policy={policy} size=64K\n"));
+        tracee.go();
+        let mut out = Vec::new();
+        let mut pipe = tracee.running.0.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            pipe.read_to_end(&mut out).unwrap();
+            out.len()
+        });
+        // It ends: by having read enough, by the end of its own tracing, or by ours.
+        if policy != "stop" {
+            wait_for("its death or its records", || {
+                state(tracee.pid()) != 'S' || mount.ctl(tracee.pid(), "clear\n").is_ok()
+            });
+        }
+        tracee.running.wait();
+        assert!(reader.join().unwrap() <= 100_000);
+    }
+}
+
+#[test]
+fn hazard_15_every_stop_gets_its_resume() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::command(Command::new("sh").args([
+        "-c",
+        "read x; for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 & kill -TERM $!; wait) ; ls / | wc -l; done",
+    ]));
+    let pid = tracee.pid();
+    mount.set(pid, "set all +inherit\n");
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    stream.to_end();
+    tracee.running.wait();
+    let log = mount.log();
+    assert!(!log.contains("was left stopped"), "{log}");
+}
+
+#[test]
+fn hazard_16_parents_see_their_children_end_as_without_us() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    for (script, code, signal) in
+        [("exit 7", Some(7), None), ("kill -KILL $$", None, Some(9)), ("kill -ABRT $$", None, Some(6))]
+    {
+        let line = format!("read x; {script}");
+        let mut tracee = Tracee::command(Command::new("sh").args(["-c", &line]));
+        mount.set(tracee.pid(), "set default\n");
+        tracee.go();
+        let status = tracee.running.wait();
+        assert_eq!((status.code(), status.signal()), (code, signal));
+    }
+}
+
+#[test]
+fn hazard_19_after_our_death_every_tracee_runs_on() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracees: Vec<Tracee> = (0..5).map(|_| Tracee::start("threads", &["4", "2000"])).collect();
+    for tracee in &mut tracees {
+        mount.set(tracee.pid(), "set default policy=overwrite\n");
+        tracee.go();
+    }
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    nix::sys::signal::kill(daemon, Signal::SIGKILL).unwrap();
+    for tracee in &mut tracees {
+        assert!(tracee.running.wait().success());
+    }
+    nix::mount::umount2(&mount.point(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn hazard_20_each_tree_has_a_tracer_thread_of_its_own() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let sleeps: Vec<Running> = (0..5).map(|_| Running::spawn(Command::new("sleep").arg("1000"))).collect();
+    for sleep in &sleeps {
+        mount.set(sleep.pid(), "set default\n");
+    }
+    let mut tracers: Vec<i32> = sleeps.iter().map(|s| ktrace::proc::tracer_of(s.pid())).collect();
+    tracers.sort_unstable();
+    tracers.dedup();
+    assert_eq!(tracers.len(), sleeps.len());
+    // A child of a tree stays with its parent's.
+    let mut tracee = Tracee::command(Command::new("sh").args(["-c", "read x; sleep 1000 & wait"]));
+    mount.set(tracee.pid(), "set default +inherit\n");
+    let mut stream = mount.trace(tracee.pid());
+    tracee.go();
+    let parent = tracee.pid();
+    let recs = stream.until("the child", |rec| rec.pid() != parent && matches!(rec.body(), Body::Syscall { .. }));
+    let child = recs.last().unwrap().pid();
+    assert_eq!(ktrace::proc::tracer_of(child), ktrace::proc::tracer_of(parent));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn hazard_21_without_the_capability_a_privileged_program_runs_untraced_with_its_privilege() {
+    need!("fuse", "ptrace", "setpriv", "setcap");
+    // A daemon as root, but without the capability: it may trace what has no more than it.
+    let bound = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
+    let mount = Mount::under(Command::new("setpriv").args(bound));
+    let capable = mount.scratch().join("capable");
+    fs::copy(program("calls"), &capable).unwrap();
+    let set = Command::new("setcap").arg("cap_net_raw+ep").arg(&capable).status().unwrap();
+    assert!(set.success());
+    let mut shell = Command::new("setpriv");
+    shell.args(bound).args(["sh", "-c", "read x; exec \"$0\""]).arg(&capable).stdin(Stdio::piped());
+    let mut tracee = Tracee::command(&mut shell);
+    let pid = tracee.pid();
+    mount.set(pid, "set default\n");
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    let recs = stream.to_end();
+    assert!(recs.iter().all(|rec| rec.header.stamp.comm.as_bytes() != b"capable"), "{recs:#?}");
+    assert_eq!(tracee.running.wait().code(), Some(7));
+}

@@ -1,0 +1,287 @@
+//! Hazards 1 to 6: no stop of ours is felt.
+
+use std::process::{Command, Stdio};
+
+use ktrace::record::Body;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::{call_of, state, wait_for_call};
+use crate::support::mount::Mount;
+use crate::support::tracee::{Tracee, program};
+use crate::support::{Running, need, wait_for};
+
+/// The calls that `sleeps` knows, with their numbers. Those of the first line return EINTR to whoever is stopped.
+const SLEEPS: [(&str, i64); 10] = [
+    ("epoll_wait", libc::SYS_epoll_wait),
+    ("epoll_pwait2", libc::SYS_epoll_pwait2),
+    ("sigtimedwait", libc::SYS_rt_sigtimedwait),
+    ("semtimedop", libc::SYS_semtimedop),
+    ("semop", libc::SYS_semop),
+    ("recv", libc::SYS_recvfrom),
+    ("read", libc::SYS_read),
+    ("poll", libc::SYS_poll),
+    ("select", libc::SYS_select),
+    ("wait", libc::SYS_wait4),
+];
+
+fn sleeper(call: &str, number: i64) -> Tracee {
+    let mut command = Command::new(program("sleeps"));
+    let running = Running::spawn(command.arg(call).stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let tracee = Tracee { running };
+    // The C library may make a call by another number (poll by ppoll): either will do.
+    wait_for("the tracee to sleep", || {
+        call_of(tracee.pid()).is_some_and(|n| n == number || [libc::SYS_ppoll, libc::SYS_pselect6].contains(&n))
+    });
+    tracee
+}
+
+/// Runs `disturb` while a process sleeps in each of the calls: none may end by it.
+fn undisturbed(disturb: impl Fn(&Mount, i32)) {
+    let mount = Mount::new();
+    for (call, number) in SLEEPS {
+        let mut tracee = sleeper(call, number);
+        disturb(&mount, tracee.pid());
+        tracee.go();
+        let out = tracee.running.output();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{call} 1 ok\n"), "{}", out.status);
+    }
+}
+
+#[test]
+fn hazard_01_attach_change_and_clear_end_no_call() {
+    need!("fuse", "ptrace");
+    undisturbed(|mount, pid| {
+        for _ in 0..3 {
+            mount.set(pid, "set psig\n");
+            mount.set(pid, "set syscall,sysret,namei,genio\n");
+            mount.set(pid, "clear syscall,sysret,namei,genio\n");
+            mount.set(pid, "set default\n");
+            mount.set(pid, "clear\n");
+        }
+    });
+}
+
+#[test]
+fn hazard_01_the_last_reader_and_the_daemon_end_no_call() {
+    need!("fuse", "ptrace");
+    for (call, number) in SLEEPS {
+        let mount = Mount::new();
+        let mut tracee = sleeper(call, number);
+        let pid = tracee.pid();
+        mount.set(pid, "set default\n");
+        let mut stream = mount.trace(pid);
+        stream.until("the call", |rec| rec.call().is_some());
+        drop(stream);
+        // A record of the process itself finds out that nobody reads any more.
+        std::fs::write(mount.path(format!("{pid}/user")), "id data").unwrap();
+        wait_for("tracing to end", || mount.read(format!("{pid}/ctl")).starts_with("clear"));
+        mount.set(pid, "set default\n");
+        drop(mount);
+        tracee.go();
+        let out = tracee.running.output();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{call} 1 ok\n"), "{}", out.status);
+    }
+}
+
+#[test]
+fn hazard_01_an_ignored_signal_ends_no_call() {
+    need!("fuse", "ptrace");
+    undisturbed(|mount, pid| {
+        mount.set(pid, "set default\n");
+        for _ in 0..5 {
+            // Ignored by default: without a tracer it would not wake anybody.
+            nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGWINCH).unwrap();
+            wait_for("the signal to be taken", || pending(pid) == 0);
+        }
+    });
+}
+
+/// Signals that wait for the process, as a mask.
+fn pending(pid: i32) -> u64 {
+    let mask = ktrace::proc::status_field(pid, "ShdPnd").unwrap_or_default();
+    u64::from_str_radix(&mask, 16).unwrap_or(0)
+}
+
+#[test]
+fn hazard_01_a_timeout_does_not_begin_again_and_its_register_is_kept() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("timeout", &["700"]);
+    let pid = tracee.pid();
+    mount.set(pid, "set default\n");
+    tracee.go();
+    wait_for_call(pid, libc::SYS_epoll_wait);
+    // Each of these stops the call. If each let the timeout begin again, the call would not end before they do.
+    wait_for("the timeout", || {
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGWINCH);
+        state(pid) == 'Z'
+    });
+    let out = tracee.running.output();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "0 kept\n");
+}
+
+#[test]
+fn hazard_01_the_stream_shows_no_stop_of_ours() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = sleeper("epoll_wait", libc::SYS_epoll_wait);
+    let pid = tracee.pid();
+    mount.set(pid, "set psig\n");
+    mount.set(pid, "set syscall,sysret\n");
+    let mut stream = mount.trace(pid);
+    for _ in 0..5 {
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGWINCH).unwrap();
+        wait_for("the signal to be taken", || pending(pid) == 0);
+    }
+    wait_for_call(pid, libc::SYS_epoll_wait);
+    tracee.go();
+    let recs = stream.until("the result", |rec| rec.result().is_some());
+    let calls = recs.iter().filter(|rec| rec.call() == Some("epoll_wait")).count();
+    assert_eq!((calls, recs.last().and_then(|rec| rec.result())), (1, Some(("epoll_wait", 1))), "{recs:#?}");
+}
+
+#[test]
+fn hazard_02_every_thread_is_attached_while_threads_are_made() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    for _ in 0..5 {
+        let mut tracee = Tracee::start("threads", &["16", "20"]);
+        let pid = tracee.pid();
+        mount.set(pid, "set syscall\n");
+        let mut stream = mount.trace(pid);
+        tracee.go();
+        let recs = stream.to_end();
+        let calls = recs.iter().filter(|rec| rec.call() == Some("getppid")).count();
+        assert_eq!(calls, 16 * 20);
+        assert!(tracee.running.wait().success());
+    }
+}
+
+#[test]
+fn hazard_03_job_control_looks_as_before() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let sleep = Running::spawn(Command::new("sleep").arg("1000"));
+    let pid = Pid::from_raw(sleep.pid());
+    mount.set(sleep.pid(), "set default\n");
+    let flags = WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+    for signal in [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGSTOP] {
+        nix::sys::signal::kill(pid, signal).unwrap();
+        wait_for("the parent to hear of the stop", || {
+            waitpid(pid, Some(flags)).unwrap() == WaitStatus::Stopped(pid, signal)
+        });
+        nix::sys::signal::kill(pid, Signal::SIGCONT).unwrap();
+        wait_for("the parent to hear of the continuation", || {
+            waitpid(pid, Some(flags)).unwrap() == WaitStatus::Continued(pid)
+        });
+    }
+}
+
+#[test]
+fn hazard_03_a_stopped_process_is_attached_changed_and_released_stopped() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let sleep = Running::spawn(Command::new("sleep").arg("1000"));
+    let pid = sleep.pid();
+    sleep.signal(Signal::SIGSTOP);
+    wait_for("the stop", || state(pid) == 'T');
+    mount.set(pid, "set default\n");
+    mount.set(pid, "clear syscall\n");
+    mount.set(pid, "clear\n");
+    assert_eq!(ktrace::proc::tracer_of(pid), 0);
+    wait_for("the process to be stopped as before", || state(pid) == 'T');
+    sleep.signal(Signal::SIGCONT);
+    wait_for("it to go on", || state(pid) == 'S');
+}
+
+#[test]
+fn hazard_04_attach_in_mid_call_gives_no_stray_result() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("calls", &[]);
+    mount.set(tracee.pid(), "set syscall,sysret\n");
+    let mut stream = mount.trace(tracee.pid());
+    tracee.go();
+    let recs = stream.to_end();
+    let mut open = None;
+    for rec in &recs {
+        match rec.body() {
+            Body::Syscall { code, .. } => open = Some(code),
+            Body::Sysret { code, .. } => assert_eq!(open.take(), Some(i32::from(code)), "{recs:#?}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn hazard_04_without_inherit_a_child_is_let_go_before_it_runs() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("forks", &[]);
+    let pid = tracee.pid();
+    mount.set(pid, "set syscall,sysret\n");
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    let recs = stream.to_end();
+    assert!(recs.iter().all(|rec| rec.pid() == pid), "{recs:#?}");
+    assert_eq!(String::from_utf8_lossy(&tracee.running.output().stdout), "12\n");
+}
+
+#[test]
+fn hazard_05_an_exec_by_another_thread_takes_the_leaders_place() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("exec", &[]);
+    let pid = tracee.pid();
+    mount.set(pid, "set syscall,sysret,namei,execarg\n");
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    let recs = stream.to_end();
+    let args: Vec<&[u8]> = recs
+        .iter()
+        .filter_map(|rec| match rec.body() {
+            Body::ExecArg(arg) => Some(arg),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(args, [&b"echo"[..], b"executed"]);
+    let after = recs.iter().skip_while(|rec| !matches!(rec.body(), Body::ExecArg(_)));
+    assert!(after.clone().all(|rec| rec.tid() == pid && rec.header.stamp.comm.as_bytes() == b"echo"));
+    assert!(after.clone().any(|rec| rec.result() == Some(("execve", 0))));
+    assert_eq!(String::from_utf8_lossy(&tracee.running.output().stdout), "executed\n");
+}
+
+#[test]
+fn hazard_06_a_vfork_parent_that_cannot_stop_delays_nobody() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // The shell's child holds its vfork parent in the kernel until it executes something.
+    let source = "import os, sys\nsys.stdin.read(1)\nos.posix_spawn('/bin/true', ['true'], {})\nos.wait()\n";
+    let mut tracee = Tracee::command(Command::new("python3").args(["-c", source]));
+    let pid = tracee.pid();
+    mount.set(pid, "set default +inherit\n");
+    tracee.go();
+    for _ in 0..20 {
+        // Whatever it is doing now, the answer comes in time.
+        let _ = mount.ctl(pid, "clear +descend\n");
+        let _ = mount.ctl(pid, "set default +inherit\n");
+    }
+    assert!(tracee.running.output().status.success());
+}
+
+#[test]
+fn hazard_06_a_signal_on_its_way_survives_the_detach() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    for _ in 0..20 {
+        let mut sleep = Running::spawn(Command::new("sleep").arg("1000"));
+        mount.set(sleep.pid(), "set default\n");
+        sleep.signal(Signal::SIGTERM);
+        // The process may be gone before the command comes.
+        let _ = mount.ctl(sleep.pid(), "clear\n");
+        let status = sleep.wait();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGTERM));
+    }
+}
