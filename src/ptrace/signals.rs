@@ -13,7 +13,7 @@ use crate::signal;
 pub(super) enum Action {
     /// Nothing: ignored, by choice or by default.
     Ignored,
-    /// It stops or continues the process.
+    /// It stops the process.
     JobControl,
     /// It ends the process.
     Fatal,
@@ -34,8 +34,9 @@ pub(super) fn action(tid: i32, signo: i32) -> Action {
         return Action::Caught;
     }
     match signal::default_action(signo) {
-        signal::Action::Ignore => Action::Ignored,
-        signal::Action::Stop | signal::Action::Continue => Action::JobControl,
+        // To a process that runs, SIGCONT is nothing; to a stopped one it has done its work when it is delivered.
+        signal::Action::Ignore | signal::Action::Continue => Action::Ignored,
+        signal::Action::Stop => Action::JobControl,
         signal::Action::Terminate | signal::Action::Core => Action::Fatal,
     }
 }

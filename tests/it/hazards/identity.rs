@@ -30,7 +30,7 @@ fn hazard_09_int_0x80_is_linux32_for_that_call_only() {
     mount.set(pid, "set syscall,sysret,emul\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     let names = emulations(&recs);
     assert!(names.windows(3).any(|w| w == ["linux", "linux32", "linux"]), "{names:?}");
     // 64 is getppid in the i386 table, and semget in the other.
@@ -49,7 +49,7 @@ fn hazard_10_handlers_are_told_for_caught_signals_and_ignored_ones_make_no_recor
         mount.set(pid, &format!("set {facs}\n"));
         let mut stream = mount.trace(pid);
         tracee.go();
-        let recs = stream.to_end();
+        let recs = stream.rest();
         let out = tracee.running.output();
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let handler = u64::from_str_radix(printed.trim().trim_start_matches("0x"), 16).unwrap();
@@ -77,7 +77,7 @@ fn hazard_11_memory_that_is_not_there_shortens_the_record_and_no_more() {
     mount.set(pid, "set syscall,sysret,namei,genio\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     assert!(tracee.running.wait().success());
     assert_eq!(recs.iter().filter(|rec| rec.call() == Some("access")).count(), 4);
     let paths: Vec<&Rec> = recs.iter().filter(|rec| matches!(rec.body(), Body::Namei(_))).collect();
@@ -108,7 +108,7 @@ fn hazard_11_memory_whose_fault_never_ends_holds_up_nobody_else() {
     mount.set(other.pid(), "set syscall\n");
     let mut others = mount.trace(other.pid());
     other.go();
-    others.to_end();
+    others.rest();
 }
 
 /// A user of the machine that is not root.
@@ -142,7 +142,7 @@ fn hazard_14_a_set_id_exec_ends_the_users_trace_before_its_first_record() {
     assert!(status.success(), "{}", mount.read("error_log"));
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     let out = tracee.running.output();
     assert_eq!(String::from_utf8_lossy(&out.stdout), "0\n", "the program has its privilege");
     let last = recs.last().unwrap();
@@ -159,7 +159,7 @@ fn hazard_17_an_untraced_child_is_told_of() {
     mount.set(pid, "set syscall,sysret +inherit\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     assert_eq!(String::from_utf8_lossy(&tracee.running.output().stdout), "12\n");
     let mut children: Vec<i32> = recs.iter().map(Rec::pid).filter(|&p| p != pid).collect();
     children.dedup();

@@ -49,7 +49,7 @@ fn hazard_08_a_process_killed_at_any_moment_ends_its_stream() {
             left <= 0
         });
         tracee.running.signal(Signal::SIGKILL);
-        stream.to_end();
+        stream.rest();
         assert_eq!(tracee.running.wait().signal(), Some(libc::SIGKILL));
     }
 }
@@ -68,7 +68,7 @@ fn hazard_12_a_tracee_inside_our_own_mount_holds_up_nobody() {
     mount.set(pid, "set all +inherit\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let reader = std::thread::spawn(move || stream.to_end().len());
+    let reader = std::thread::spawn(move || stream.rest().len());
     let out = tracee.running.output();
     assert!(out.status.success(), "{}", out.status);
     assert!(reader.join().unwrap() > 1000);
@@ -122,7 +122,7 @@ fn hazard_15_every_stop_gets_its_resume() {
     mount.set(pid, "set all +inherit\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    stream.to_end();
+    stream.rest();
     tracee.running.wait();
     let log = mount.log();
     assert!(!log.contains("was left stopped"), "{log}");
@@ -202,7 +202,7 @@ fn hazard_21_without_the_capability_a_privileged_program_runs_untraced_with_its_
     mount.set(pid, "set default\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     assert!(recs.iter().all(|rec| rec.header.stamp.comm.as_bytes() != b"capable"), "{recs:#?}");
     assert_eq!(tracee.running.wait().code(), Some(7));
 }

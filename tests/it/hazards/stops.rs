@@ -152,7 +152,7 @@ fn hazard_02_every_thread_is_attached_while_threads_are_made() {
         mount.set(pid, "set syscall\n");
         let mut stream = mount.trace(pid);
         tracee.go();
-        let recs = stream.to_end();
+        let recs = stream.rest();
         let calls = recs.iter().filter(|rec| rec.call() == Some("getppid")).count();
         assert_eq!(calls, 16 * 20);
         assert!(tracee.running.wait().success());
@@ -204,7 +204,7 @@ fn hazard_04_attach_in_mid_call_gives_no_stray_result() {
     mount.set(tracee.pid(), "set syscall,sysret\n");
     let mut stream = mount.trace(tracee.pid());
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     let mut open = None;
     for rec in &recs {
         match rec.body() {
@@ -224,7 +224,7 @@ fn hazard_04_without_inherit_a_child_is_let_go_before_it_runs() {
     mount.set(pid, "set syscall,sysret\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     assert!(recs.iter().all(|rec| rec.pid() == pid), "{recs:#?}");
     assert_eq!(String::from_utf8_lossy(&tracee.running.output().stdout), "12\n");
 }
@@ -238,7 +238,7 @@ fn hazard_05_an_exec_by_another_thread_takes_the_leaders_place() {
     mount.set(pid, "set syscall,sysret,namei,execarg\n");
     let mut stream = mount.trace(pid);
     tracee.go();
-    let recs = stream.to_end();
+    let recs = stream.rest();
     let args: Vec<&[u8]> = recs
         .iter()
         .filter_map(|rec| match rec.body() {
