@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use ktrace::control::Ktrace;
-use ktrace::cred::Caller;
+use ktrace::cred::{Caller, Creds};
 use ktrace::ctl;
 use ktrace::error::Error;
 use ktrace::proc::{self, ProcId, Stat};
@@ -163,6 +163,8 @@ impl Fs {
             Node::File(..) => (Kind::File, 0o600),
         };
         let (uid, gid) = match node {
+            // A process writes its own records whoever traces it (R27).
+            Node::File(id, PidFile::User) => Creds::of(id.pid).map_or((0, 0), |creds| creds.owner()),
             Node::Dir(id) | Node::File(id, _) => self.ktrace.owner(id),
             _ => (0, 0),
         };
@@ -268,12 +270,8 @@ impl Fs {
         };
         match node {
             Node::Ctl => self.commands(caller, None, data),
-            Node::File(id, PidFile::Ctl) => {
-                id.check().map_err(errno)?;
-                self.commands(caller, Some(id), data)
-            }
+            Node::File(id, PidFile::Ctl) => self.commands(caller, Some(id), data),
             Node::File(id, PidFile::User) => {
-                id.check().map_err(errno)?;
                 self.ktrace.user(caller, id, data).map_err(errno)?;
                 Ok(data.len())
             }
