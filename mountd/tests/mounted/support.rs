@@ -213,6 +213,11 @@ impl Mount {
         reader.is_waiting();
         reader
     }
+
+    /// What the last [`Mount::cat`] has printed so far.
+    pub(crate) fn read(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.join("read")).unwrap()).into_owned()
+    }
 }
 
 impl Drop for Mount {
@@ -251,4 +256,19 @@ fn abort(minor: Option<u32>) {
         let _ = Command::new("mount").args(["-t", "fusectl", "none"]).arg(connections).status();
     }
     let _ = fs::write(file, "1");
+}
+
+/// A mount with a daemon, or the end of the test where there can be none.
+macro_rules! mounted {
+    () => {
+        match $crate::support::Mount::new(&[]) {
+            Some(mount) => mount,
+            None => return,
+        }
+    };
+}
+pub(crate) use mounted;
+
+pub(crate) fn errno_of<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
+    result.expect_err("it should fail").raw_os_error().expect("an errno")
 }
