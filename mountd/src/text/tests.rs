@@ -1,3 +1,5 @@
+//! The print of a stream, whatever the size of the reads.
+
 use ktrace::facility::Facs;
 use ktrace::policy::Policy;
 use ktrace::proc::{ProcId, ProcTable, Trace};
