@@ -79,15 +79,15 @@ impl Creds {
 }
 
 /// `ktrcanset` (R33): whether a caller may trace a process that is, or is not, marked ROOT. Supplementary groups never
-/// count (F2).
+/// count (F2). `capable`: uid 0 counts only with CAP_SYS_PTRACE over the process; without, it is a user like others.
 ///
 /// # Errors
 /// The reason why not.
-pub fn canset(caller: &Creds, target: &Creds, root_marked: bool) -> Result<(), &'static str> {
+pub fn canset(caller: &Creds, capable: bool, target: &Creds, root_marked: bool) -> Result<(), &'static str> {
     let [_, uid, _] = caller.uid;
     let [gid, ..] = caller.gid;
     match () {
-        () if uid == 0 => Ok(()),
+        () if uid == 0 && capable => Ok(()),
         () if root_marked => Err("root traces it"),
         () if target.uid[0] != uid || target.uid[2] != uid => Err("it belongs to another user"),
         () if target.gid[0] != gid || target.gid[2] != gid => Err("it has another group"),
@@ -108,24 +108,20 @@ pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>)
     who.uid[1] = caller.uid;
     who.gid[1] = caller.gid;
     let target = Creds::of(pid)?;
-    canset(&who, &target, root_marked).map_err(denied)?;
-    linux_allows(&who, pid, yama)
+    let capable = who.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(who.tgid, pid);
+    canset(&who, capable, &target, root_marked).map_err(denied)?;
+    linux_allows(&who, capable, pid, yama)
 }
 
 /// What Linux asks: root needs CAP_SYS_PTRACE over the process's user namespace, others must be able to read its
 /// environment (ptrace(2), "Ptrace access mode checking"), and Yama may ask for more.
-fn linux_allows(caller: &Creds, pid: i32, yama: Option<u8>) -> Result<()> {
+fn linux_allows(caller: &Creds, capable: bool, pid: i32, yama: Option<u8>) -> Result<()> {
     let denied = |why: &'static str| Error::Denied { pid, why: Cow::Borrowed(why) };
-    let capable = caller.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(caller.tgid, pid);
-    if !capable {
-        if caller.uid[1] == 0 {
-            return Err(denied("root without CAP_SYS_PTRACE over its user namespace"));
-        }
-        if !reads_environ(caller, pid)? {
-            return Err(denied(
-                "Linux does not let the caller look into it (it is not dumpable, or its ids differ)",
-            ));
-        }
+    if !capable && !reads_environ(caller, pid)? {
+        return Err(denied(match caller.uid[1] {
+            0 => "root without CAP_SYS_PTRACE over its user namespace",
+            _ => "Linux does not let the caller look into it (it is not dumpable, or its ids differ)",
+        }));
     }
     let descends = || descends(caller.tgid, pid);
     yama.map_or(Ok(()), |scope| yama_allows(scope, capable, descends).map_err(denied))
