@@ -95,6 +95,15 @@ pub fn canset(caller: &Creds, capable: bool, target: &Creds, root_marked: bool) 
     }
 }
 
+/// Whether what this caller does to a process is done as root (R18): uid 0 with CAP_SYS_PTRACE over it.
+pub fn is_root_over(caller: &Caller, pid: i32) -> bool {
+    caller.uid == 0 && Creds::of(caller.tid).is_ok_and(|who| is_capable(&who, pid))
+}
+
+fn is_capable(who: &Creds, pid: i32) -> bool {
+    who.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(who.tgid, pid)
+}
+
 /// The whole permission: R33 and Linux. `yama` is what Yama's `ptrace_scope` says, `None` where it does not count.
 ///
 /// # Errors
@@ -108,7 +117,7 @@ pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>)
     who.uid[1] = caller.uid;
     who.gid[1] = caller.gid;
     let target = Creds::of(pid)?;
-    let capable = who.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(who.tgid, pid);
+    let capable = is_capable(&who, pid);
     canset(&who, capable, &target, root_marked).map_err(denied)?;
     linux_allows(&who, capable, pid, yama)
 }

@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use super::aim::Aim;
 use super::{Ktrace, denied, own_process};
 use crate::backend::{Backend, Want};
-use crate::cred::Caller;
+use crate::cred::{self, Caller};
 use crate::ctl::{Clear, Set, Target};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
@@ -152,7 +152,7 @@ impl Ktrace {
         let trace = Arc::new(Trace {
             facs: set.facs | all | same.map_or(Facs::empty(), |t| t.facs),
             inherit: set.inherit || same.is_some_and(|t| t.inherit),
-            root: caller.uid == 0 || same.is_some_and(|t| t.root),
+            root: cred::is_root_over(caller, id.pid) || same.is_some_and(|t| t.root),
             calls: set.calls.clone().or_else(|| same.and_then(|t| t.calls.clone())),
             backend: backend.name(),
             writer,

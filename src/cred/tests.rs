@@ -31,16 +31,16 @@ fn r33_who_may_by_ids() {
         (creds([0, 7, 0], [8, 8, 8]), target([9, 9, 9], [9, 9, 9]), false, false),
     ];
     for (caller, target, root, allowed) in table {
-        assert_eq!(canset(&caller, &target, root).is_ok(), allowed, "{caller:?} {target:?} {root}");
+        assert_eq!(canset(&caller, true, &target, root).is_ok(), allowed, "{caller:?} {target:?} {root}");
     }
 }
 
 #[test]
 fn f2_supplementary_groups_widen_nothing() {
     let caller = Creds { groups: vec![9], ..creds([7; 3], [8; 3]) };
-    assert!(canset(&caller, &creds([7; 3], [9; 3]), false).is_err());
+    assert!(canset(&caller, true, &creds([7; 3], [9; 3]), false).is_err());
     let target = Creds { groups: vec![8], ..creds([7; 3], [9; 3]) };
-    assert!(canset(&caller, &target, false).is_err());
+    assert!(canset(&caller, true, &target, false).is_err());
 }
 
 #[test]
@@ -190,4 +190,13 @@ fn a_caller_that_cannot_be_seen_is_refused_with_the_reason() {
     let error = may_trace(&Caller { uid: 0, gid: 0, tid: 0 }, us, false, None).unwrap_err();
     assert_eq!(error.errno(), libc::EPERM);
     assert!(error.to_string().contains("namespace"), "{error}");
+}
+
+#[test]
+fn r33_uid_0_without_its_capability_is_a_user_like_others() {
+    let (root, other) = (creds([0; 3], [0; 3]), creds([7; 3], [7; 3]));
+    assert!(canset(&root, false, &root, false).is_ok());
+    assert!(canset(&root, false, &other, false).is_err());
+    assert!(canset(&root, false, &root, true).is_err());
+    assert!(canset(&root, true, &other, true).is_ok());
 }

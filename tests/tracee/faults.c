@@ -12,11 +12,10 @@ int main(void)
 {
 	long page = 4096;
 	char *two = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int pair[2];
+	int file = memfd_create("file", 0);
 	char c;
 
 	munmap(two + page, page);
-	pipe(pair);
 	read(0, &c, 1);
 	memcpy(two + page - 5, "/end", 5);
 	syscall(SYS_access, two + page - 5, F_OK);
@@ -24,6 +23,6 @@ int main(void)
 	syscall(SYS_access, two + page - 8, F_OK);
 	syscall(SYS_access, 8L, F_OK);
 	syscall(SYS_access, NULL, F_OK);
-	printf("%ld\n", (long)syscall(SYS_write, pair[1], two + page - 100, 200));
+	printf("%ld\n", (long)syscall(SYS_write, file, two + page - 100, 200));
 	return 0;
 }

@@ -10,11 +10,11 @@ int main(int argc, char **argv)
 {
 	long timeout = argc > 1 ? atol(argv[1]) : 1000, ep = epoll_create1(0), result = SYS_epoll_wait;
 	struct epoll_event ev;
-	register long r10 __asm__("r10") = timeout;
 	char c;
 
 	read(0, &c, 1);
-	r10 = timeout;
+	/* After every other call: this register is no caller's to keep. */
+	register long r10 __asm__("r10") = timeout;
 	__asm__ volatile("syscall"
 			 : "+a"(result), "+r"(r10)
 			 : "D"(ep), "S"(&ev), "d"(1L)

@@ -80,7 +80,9 @@ fn hazard_11_memory_that_is_not_there_shortens_the_record_and_no_more() {
     let recs = stream.rest();
     assert!(tracee.running.wait().success());
     assert_eq!(recs.iter().filter(|rec| rec.call() == Some("access")).count(), 4);
-    let paths: Vec<&Rec> = recs.iter().filter(|rec| matches!(rec.body(), Body::Namei(_))).collect();
+    // The C library gives an empty one to fstat(2).
+    let is_path = |rec: &&Rec| matches!(rec.body(), Body::Namei(path) if !path.is_empty());
+    let paths: Vec<&Rec> = recs.iter().filter(is_path).collect();
     assert!(paths.len() == 1 && paths[0].is_path("/end"), "{paths:#?}");
     let moved = recs.iter().find_map(|rec| rec.result().filter(|(call, _)| *call == "write")).unwrap().1;
     let shown = recs.iter().find_map(|rec| match rec.body() {

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use ktrace::record::Body;
 use nix::sys::signal::Signal;
 
 use super::state;
 use crate::support::mount::Mount;
-use crate::support::tracee::{Tracee, program};
+use crate::support::tracee::Tracee;
 use crate::support::{Running, need, wait_for};
 
 #[test]
@@ -179,30 +180,34 @@ fn hazard_20_each_tree_has_a_tracer_thread_of_its_own() {
     let mut stream = mount.trace(tracee.pid());
     tracee.go();
     let parent = tracee.pid();
-    let recs = stream.until("the child", |rec| rec.pid() != parent && matches!(rec.body(), Body::Syscall { .. }));
+    let recs =
+        stream.until("the child", |rec| rec.pid() != parent && matches!(rec.body(), Body::Syscall { .. }));
     let child = recs.last().unwrap().pid();
     assert_eq!(ktrace::proc::tracer_of(child), ktrace::proc::tracer_of(parent));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL).unwrap();
 }
 
 #[test]
-fn hazard_21_without_the_capability_a_privileged_program_runs_untraced_with_its_privilege() {
-    need!("fuse", "ptrace", "setpriv", "setcap");
+fn hazard_21_without_the_capability_a_set_id_program_runs_untraced_with_its_privilege() {
+    need!("fuse", "ptrace", "setpriv");
     // A daemon as root, but without the capability: it may trace what has no more than it.
-    let bound = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
-    let mount = Mount::under(Command::new("setpriv").args(bound));
-    let capable = mount.scratch().join("capable");
-    fs::copy(program("calls"), &capable).unwrap();
-    let set = Command::new("setcap").arg("cap_net_raw+ep").arg(&capable).status().unwrap();
-    assert!(set.success());
+    let mount =
+        Mount::under(Command::new("setpriv").args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]));
+    let bare = ["--bounding-set=-all", "--inh-caps=-all"];
+    let id = mount.scratch().join("id");
+    fs::copy("/usr/bin/id", &id).unwrap();
+    std::os::unix::fs::chown(&id, Some(65534), None).unwrap();
+    fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).unwrap();
     let mut shell = Command::new("setpriv");
-    shell.args(bound).args(["sh", "-c", "read x; exec \"$0\""]).arg(&capable).stdin(Stdio::piped());
+    shell.args(bare).args(["sh", "-c", "read x; exec \"$0\" -u"]).arg(&id);
     let mut tracee = Tracee::command(&mut shell);
     let pid = tracee.pid();
-    mount.set(pid, "set default\n");
+    let set = format!("echo set default > {}", mount.path(format!("{pid}/ctl")).display());
+    let status = Command::new("setpriv").args(bare).args(["sh", "-c", &set]).status().unwrap();
+    assert!(status.success(), "{}", mount.read("error_log"));
     let mut stream = mount.trace(pid);
     tracee.go();
     let recs = stream.rest();
-    assert!(recs.iter().all(|rec| rec.header.stamp.comm.as_bytes() != b"capable"), "{recs:#?}");
-    assert_eq!(tracee.running.wait().code(), Some(7));
+    assert!(recs.iter().all(|rec| rec.header.stamp.comm.as_bytes() != b"id"), "{recs:#?}");
+    assert_eq!(String::from_utf8_lossy(&tracee.running.output().stdout), "65534\n");
 }

@@ -31,8 +31,9 @@ fn sleeper(call: &str, number: i64) -> Tracee {
     let running = Running::spawn(command.arg(call).stdin(Stdio::piped()).stdout(Stdio::piped()));
     let tracee = Tracee { running };
     // The C library may make a call by another number (poll by ppoll): either will do.
+    let other = [libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_semtimedop];
     wait_for("the tracee to sleep", || {
-        call_of(tracee.pid()).is_some_and(|n| n == number || [libc::SYS_ppoll, libc::SYS_pselect6].contains(&n))
+        call_of(tracee.pid()).is_some_and(|n| n == number || other.contains(&n))
     });
     tracee
 }
