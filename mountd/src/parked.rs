@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ktrace::proc::{self, ProcTable};
 use ktrace::sink::{Read as Got, Waker};
@@ -20,6 +21,34 @@ use crate::wire::{self, OUT_HEADER, Read, STREAM};
 
 const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
 const HANGUP: u32 = libc::POLLHUP as u32;
+
+/// Wake-ups of one stream that may follow each other at once.
+const BURST: u32 = 16;
+/// Time in which a stream earns one more.
+const EARN: Duration = Duration::from_millis(1);
+
+/// How often a stream may wake its readers: a few times at once, and in the long run once in [`EARN`]. A reader that
+/// is faster than the traced process would else be woken for every record, at the cost of that process.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    earned: Instant,
+}
+
+impl Allowance {
+    fn new() -> Allowance {
+        Allowance { left: BURST, earned: Instant::now() }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let periods = now.saturating_duration_since(self.earned).as_nanos() / EARN.as_nanos();
+        if periods > 0 {
+            self.left = BURST.min(self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)));
+            self.earned = now;
+        }
+        self.left.checked_sub(1).map(|left| self.left = left).is_some()
+    }
+}
 
 /// All open stream files of the mount.
 pub(crate) struct Streams {
@@ -52,6 +81,7 @@ struct State {
     pidfd: Option<OwnedFd>,
     /// The thread that read last, and its process.
     reader: (i32, i32),
+    wakes: Allowance,
 }
 
 impl Streams {
@@ -73,7 +103,14 @@ impl Streams {
         let fh = STREAM | self.next.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::clone(&self.bell);
         let waker: Waker = Arc::new(move || bell.ring(fh));
-        let state = State { stream, reads: VecDeque::new(), notify: None, pidfd: None, reader: (0, 0) };
+        let state = State {
+            stream,
+            reads: VecDeque::new(),
+            notify: None,
+            pidfd: None,
+            reader: (0, 0),
+            wakes: Allowance::new(),
+        };
         self.open.lock().insert(fh, Arc::new(Open { fh, waker, state: Mutex::new(state) }));
         fh
     }
@@ -182,10 +219,14 @@ impl Streams {
         self.bell.ring(Bell::SWEEP);
     }
 
-    /// The stream has something, or ended: completes what waits for that.
-    pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) {
-        let Some(open) = self.get(fh) else { return };
+    /// The stream has something, or ended: completes what waits for that. False where it was woken so often of late
+    /// that it should gather first: call again in a moment.
+    pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) -> bool {
+        let Some(open) = self.get(fh) else { return true };
         let mut st = open.state.lock();
+        if !st.wakes.take(Instant::now()) {
+            return false;
+        }
         if st.stream.waits_for().is_none() {
             st.pidfd = None;
         }
@@ -197,6 +238,7 @@ impl Streams {
             }
             self.waiting.lock().remove(&read.unique);
         }
+        true
     }
 
     /// The process whose first sink this stream waits for is dead.

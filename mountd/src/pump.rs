@@ -1,23 +1,21 @@
 //! The pump: one thread that completes waiting reads and polls, notices the death of processes that somebody waits
-//! for, and now and then has the library forget what nobody needs.
+//! for, and when a reader has closed has the library forget what nobody needs.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::parked::Streams;
 
-/// Time between two sweeps at most.
-const SWEEP: Duration = Duration::from_secs(1);
 /// The token of the bell itself among those of watched processes.
 const BELL: u64 = 0;
 
@@ -81,18 +79,20 @@ impl Bell {
     }
 }
 
-/// Works until `ended` is set and the bell rung. `sweep` is called about once a second, and when a reader closed.
+/// Works until `ended` is set and the bell rung. `sweep` is called when a reader has closed.
 pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: &AtomicBool) {
     let mut events = [EpollEvent::empty(); 64];
     let mut buf = Vec::new();
-    let mut swept = Instant::now();
+    let mut later = HashSet::new();
     while !ended.load(Ordering::SeqCst) {
-        let count = match bell.epoll.wait(&mut events, SWEEP.as_millis() as u16) {
+        // A millisecond: the least there is, and about what a stream needs to earn a wake-up.
+        let timeout = if later.is_empty() { EpollTimeout::NONE } else { EpollTimeout::from(1u8) };
+        let count = match bell.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return log::error!("epoll: {errno}"),
         };
-        let mut due = swept.elapsed() >= SWEEP;
+        let mut due = false;
         for event in &events[..count] {
             match event.data() {
                 BELL => {
@@ -103,15 +103,16 @@ pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: 
                 fh => streams.died(fh),
             }
         }
+        later.retain(|fh| !streams.complete(*fh, &mut buf));
         while let Ok(fh) = bell.taken.try_recv() {
             match fh {
                 Bell::SWEEP => due = true,
-                fh => streams.complete(fh, &mut buf),
+                fh if later.contains(&fh) || streams.complete(fh, &mut buf) => {}
+                fh => drop(later.insert(fh)),
             }
         }
         if due {
             sweep();
-            swept = Instant::now();
         }
         #[cfg(test)]
         bell.rounds.fetch_add(1, Ordering::SeqCst);

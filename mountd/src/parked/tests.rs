@@ -271,3 +271,28 @@ fn closing_gives_everybody_eof() {
     rig.read(3, waiting, !NONBLOCK);
     assert_eq!(rig.hears(), Said::Failed(3, libc::EBADF));
 }
+
+#[test]
+fn a_stream_wakes_its_readers_a_few_times_at_once_and_then_once_a_millisecond() {
+    let begun = Instant::now();
+    let mut wakes = Allowance { left: BURST, earned: begun };
+    let taken = |wakes: &mut Allowance, now| (0..1000).take_while(|_| wakes.take(now)).count();
+    assert_eq!(taken(&mut wakes, begun), BURST as usize);
+    assert_eq!(taken(&mut wakes, begun + EARN / 2), 0);
+    assert_eq!(taken(&mut wakes, begun + EARN), 1);
+    assert_eq!(taken(&mut wakes, begun + EARN * 4), 3);
+    assert_eq!(taken(&mut wakes, begun + EARN * 1000), BURST as usize);
+}
+
+#[test]
+fn a_reader_that_waits_for_each_record_gets_each_however_fast_they_come() {
+    let rig = Rig::new();
+    let proc = rig.ourselves();
+    let sink = traced(&proc);
+    let fh = rig.open(&proc);
+    for unique in 1..=u64::from(BURST) * 4 {
+        rig.read(unique, fh, !NONBLOCK);
+        append(&sink);
+        assert!(is_data(&rig.hears(), unique));
+    }
+}
