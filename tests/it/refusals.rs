@@ -51,7 +51,8 @@ fn a_good_line_before_a_bad_one_is_carried_out() {
     let mount = Mount::new();
     let sleep = sleeper();
     let ctl = mount.path(format!("{}/ctl", sleep.pid()));
-    let out = output(Command::new("sh").args(["-c", "printf 'set namei\\nset nosuch\\n' > \"$0\""]).arg(ctl));
+    let out =
+        output(Command::new("bash").args(["-c", "printf 'set namei\\nset nosuch\\n' > \"$0\""]).arg(ctl));
     assert!(!out.status.success());
     assert!(String::from_utf8_lossy(&out.stderr).contains("Invalid argument"), "{out:?}");
     assert!(mount.read(format!("{}/ctl", sleep.pid())).starts_with("set namei"));
@@ -115,7 +116,7 @@ fn a_user_may_trace_neither_init_nor_somebody_elses_process() {
     let sleep = sleeper();
     let as_user = |script: &str| {
         let mut user = Command::new("setpriv");
-        user.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script])
+        user.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script])
             .arg(mount.point());
         output(&mut user)
     };
