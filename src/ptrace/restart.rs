@@ -13,7 +13,7 @@ use libc::user_regs_struct;
 
 use super::stop::Stopped;
 use super::sys;
-use super::task::{Call, Task, now};
+use super::task::{Call, Changed, Register, Task, now};
 use crate::record::Time;
 use crate::syscall::Abi;
 
@@ -21,20 +21,6 @@ use crate::syscall::Abi;
 const ERESTARTNOHAND: i64 = 514;
 /// Bytes below the stack pointer that a leaf function may use (System V ABI), with room for a timespec and more.
 const BELOW_STACK: u64 = 128 + 384;
-
-/// An argument register that a restart has changed, and its value before.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Changed {
-    register: Register,
-    was: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Register {
-    Rdx,
-    R10,
-    R8,
-}
 
 /// How a call that returns EINTR takes a timeout that counts from its start.
 enum Timeout {
@@ -49,16 +35,6 @@ fn timeout_of(name: &str) -> Option<Timeout> {
         "rt_sigtimedwait" => Some(Timeout::Timespec(Register::Rdx)),
         "io_getevents" | "io_pgetevents" => Some(Timeout::Timespec(Register::R8)),
         _ => None,
-    }
-}
-
-impl Register {
-    fn of(self, regs: &mut user_regs_struct) -> &mut u64 {
-        match self {
-            Register::Rdx => &mut regs.rdx,
-            Register::R10 => &mut regs.r10,
-            Register::R8 => &mut regs.r8,
-        }
     }
 }
 

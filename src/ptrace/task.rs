@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
+use libc::user_regs_struct;
 
 use super::Meter;
 use super::stop::Traced;
@@ -26,6 +28,32 @@ pub(super) struct Call {
     pub(super) began: Time,
 }
 
+/// An argument register that a restart has changed, and its value before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Changed {
+    pub(super) register: Register,
+    pub(super) was: u64,
+}
+
+/// The argument registers that hold timeouts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Register {
+    Rdx,
+    R10,
+    R8,
+}
+
+impl Register {
+    /// Its place among the registers.
+    pub(super) fn of(self, regs: &mut user_regs_struct) -> &mut u64 {
+        match self {
+            Register::Rdx => &mut regs.rdx,
+            Register::R10 => &mut regs.r10,
+            Register::R8 => &mut regs.r8,
+        }
+    }
+}
+
 /// One traced thread.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -45,7 +73,7 @@ pub(super) struct Task {
     /// The call restarted after an interrupt of ours: its second entry is not an event of the program.
     pub(super) restarting: bool,
     /// The argument that a restart has changed, as the program had it (hazard 1).
-    pub(super) changed: Option<super::restart::Changed>,
+    pub(super) changed: Option<Changed>,
     /// A caught signal on its way to its handler (hazard 10).
     pub(super) signal: Option<(Time, Psig)>,
 }
@@ -123,6 +151,23 @@ pub(super) struct Pending {
 }
 
 impl Group {
+    /// A thread more.
+    pub(super) fn enter(&mut self, tid: i32) {
+        self.threads.insert(tid);
+        self.count();
+    }
+
+    /// A thread less: it died, or was detached.
+    pub(super) fn leave(&mut self, tid: i32) {
+        self.threads.remove(&tid);
+        self.settled(tid);
+        self.count();
+    }
+
+    fn count(&self) {
+        self.meter.threads.store(self.threads.len() as u64, Ordering::Relaxed);
+    }
+
     /// The thread has stopped since, or is gone.
     pub(super) fn settled(&mut self, tid: i32) {
         self.changes.retain_mut(|pending| {

@@ -64,7 +64,7 @@ impl Tracer {
                     Ok(thread) => {
                         found = true;
                         let Some(group) = self.groups.get_mut(&pid) else { return Err(Error::Gone { pid }) };
-                        group.threads.insert(tid);
+                        group.enter(tid);
                         let comm = comm_of(pid, tid).unwrap_or_default();
                         let mut task = Task::new(thread, tid, group, comm);
                         if interrupt {
@@ -104,8 +104,7 @@ impl Tracer {
     pub(super) fn left(&mut self, tid: i32) {
         let Some(task) = self.tasks.remove(&tid) else { return };
         if let Some(group) = self.groups.get_mut(&task.pid) {
-            group.threads.remove(&tid);
-            group.settled(tid);
+            group.leave(tid);
         }
         self.drop_if_empty(task.pid);
     }

@@ -38,7 +38,7 @@ impl Tracer {
             }
         };
         let Some(group) = self.groups.get_mut(&group) else { return self.strange(child) };
-        group.threads.insert(child);
+        group.enter(child);
         let mut task = Task::new(Traced::born(child), child, group, comm);
         // Its process is being let go: it must stop once more to be detached.
         if task.trace.is_none() {
@@ -77,8 +77,7 @@ impl Tracer {
         if let Some(mut task) = self.tasks.remove(&tid) {
             self.observer.flush(&mut task);
             if let Some(group) = self.groups.get_mut(&task.pid) {
-                group.threads.remove(&tid);
-                group.settled(tid);
+                group.leave(tid);
                 if group.threads.is_empty() {
                     self.shared.procs.exit(&group.proc);
                 }
@@ -114,12 +113,12 @@ impl Tracer {
             self.tasks.insert(pid, task);
         }
         if let Some(group) = self.groups.get_mut(&pid) {
-            let siblings: Vec<i32> = group.threads.drain().filter(|&tid| tid != pid).collect();
-            group.threads.insert(pid);
+            let siblings: Vec<i32> = group.threads.iter().copied().filter(|&tid| tid != pid).collect();
             for tid in siblings {
                 self.tasks.remove(&tid);
-                group.settled(tid);
+                group.leave(tid);
             }
+            group.enter(pid);
         }
         let Some(task) = self.tasks.get_mut(&pid) else { return stopped.cont(0) };
         task.changed = None;
