@@ -4,14 +4,17 @@
 //! Guards two invariants: a record is appended whole or counted as lost, and memory is bounded. Knows nothing of
 //! processes: who appends, and what happens when an append fails, is decided in [`crate::hooks`].
 
+mod budget;
+mod reader;
 mod ring;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -19,9 +22,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 pub use crate::policy::Policy;
-use crate::record::{self, Body, Stamp};
+use crate::record::Stamp;
 use crate::syscall::Abi;
-use ring::Ring;
+pub use budget::Budget;
+pub use reader::{Read, Reader};
+use ring::{Mark, Ring};
+use tally::{Tally, note};
 
 /// Least bytes of a ring: a few of the largest records.
 pub const SIZE_MIN: usize = 16 << 10;
@@ -29,45 +35,6 @@ pub const SIZE_MIN: usize = 16 << 10;
 pub const SIZE_DEFAULT: usize = 4 << 20;
 /// Most bytes of a ring.
 pub const SIZE_MAX: usize = 1 << 30;
-
-/// The memory that all rings together may use. Rings take it as they fill, in steps.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-    past: Mutex<Counts>,
-}
-
-impl Budget {
-    /// At most `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, used: AtomicUsize::new(0), past: Mutex::default() })
-    }
-
-    /// Bytes in use.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Most bytes that can be in use.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// What sinks that are gone have counted; they have no readers and no memory.
-    pub fn past(&self) -> Counts {
-        *self.past.lock()
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// How a sink ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,7 +99,7 @@ struct State {
     /// True once a reader that came to the end has closed.
     read_out: bool,
     /// Records lost since the last append that fitted, to be told at this place of the stream.
-    lost: Lost,
+    lost: Tally,
     /// A bounded wait for room ended in vain; nobody waits again until a reader moves.
     stalled: bool,
     waiting_for_room: usize,
@@ -143,16 +110,11 @@ struct State {
     last_abi: Abi,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Lost {
-    records: u64,
-    bytes: u64,
-}
-
 /// One open's cursor.
 struct Slot {
     pos: u64,
-    seq: u64,
+    /// What has been given to it, or let go before it came, since the start.
+    met: Tally,
     /// The process that read last; 0 until the first read.
     pid: i32,
     armed: Option<Waker>,
@@ -188,7 +150,7 @@ impl Sink {
             next_slot: 0,
             had_reader: false,
             read_out: false,
-            lost: Lost::default(),
+            lost: Tally::default(),
             stalled: false,
             waiting_for_room: 0,
             counts: Counts::default(),
@@ -270,10 +232,10 @@ impl Sink {
         }
         if st.lost.records > 0 && st.make_room(record.len() + RESERVE * 2) {
             let lost = std::mem::take(&mut st.lost);
-            st.ring.push(&about(stamp, &lost.text()), abi);
+            st.ring.push(&note(stamp, &lost.text()), Mark::note(abi));
         }
         if st.lost.records == 0 && st.make_room(record.len() + RESERVE) {
-            st.ring.push(record, abi);
+            st.ring.push(record, Mark::record(abi));
             st.last_abi = abi;
             st.counts.records += 1;
             st.counts.bytes += record.len() as u64;
@@ -346,20 +308,16 @@ impl Sink {
         let mut st = self.state.lock();
         let slot = st.next_slot;
         st.next_slot += 1;
-        let (pos, seq) = (st.ring.tail(), st.ring.tail_seq());
-        st.slots.insert(slot, Slot { pos, seq, pid: 0, armed: None });
+        let (pos, met) = (st.ring.tail(), st.ring.gone());
+        st.slots.insert(slot, Slot { pos, met, pid: 0, armed: None });
         drop(st);
-        Reader { sink: Arc::clone(self), slot, met: HashSet::new(), rest: Vec::new(), cut: 0, at_end: false }
+        Reader::new(Arc::clone(self), slot)
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let counts = self.state.get_mut().counts;
-        let mut past = self.budget.past.lock();
-        past.records += counts.records;
-        past.bytes += counts.bytes;
-        past.lost += counts.lost;
+        self.budget.remember(self.state.get_mut().counts);
     }
 }
 
@@ -389,9 +347,9 @@ impl State {
 
     /// Adds a record about the stream where the room kept for it is free, at the newest event's place.
     fn tell(&mut self, text: &str) {
-        let record = about(&self.last, text);
+        let record = note(&self.last, text);
         if self.ring.free() >= record.len() {
-            self.ring.push(&record, self.last_abi);
+            self.ring.push(&record, Mark::note(self.last_abi));
         }
     }
 
@@ -404,8 +362,7 @@ impl State {
     }
 
     fn lose(&mut self, bytes: usize) {
-        self.lost.records += 1;
-        self.lost.bytes += bytes as u64;
+        self.lost += Tally::one(bytes);
         self.counts.lost += 1;
     }
 
@@ -417,19 +374,6 @@ impl State {
             }
         }
     }
-}
-
-impl Lost {
-    fn text(&self) -> String {
-        format!("lost {} records, {} bytes", self.records, self.bytes)
-    }
-}
-
-/// A USER record in which the stream speaks about itself.
-fn about(stamp: &Stamp, text: &str) -> Vec<u8> {
-    let mut record = Vec::new();
-    record::encode(&mut record, stamp, &Body::User { id: record::STREAM_ID, data: text.as_bytes() });
-    record
 }
 
 /// Keeps a sink alive as a trace file: dropped with the last reason to write to it.
@@ -454,197 +398,4 @@ impl Drop for Writer {
             self.sink.end_locked(&mut st, End::Finished);
         }
     }
-}
-
-/// What a read gives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Read {
-    /// Bytes were added to the buffer.
-    Data,
-    /// Nothing now.
-    Empty,
-    /// Nothing ever again.
-    Eof,
-}
-
-/// One open of a trace file: a cursor, and what this stream has been told already.
-#[derive(Debug)]
-pub struct Reader {
-    sink: Arc<Sink>,
-    slot: u64,
-    /// The processes whose emulation this stream knows.
-    met: HashSet<i32>,
-    /// Bytes taken from the ring that did not fit the buffer of the read before.
-    rest: Vec<u8>,
-    /// How many bytes at the start of `rest` are the end of a record whose start was given out.
-    cut: usize,
-    /// It came to the end.
-    at_end: bool,
-}
-
-impl Reader {
-    /// The sink it reads.
-    pub fn sink(&self) -> &Arc<Sink> {
-        &self.sink
-    }
-
-    /// Adds the next records, at most `max` bytes, to `out`: whole ones, unless `max` is less than one record; then
-    /// the rest follows with the next read. `pid` is the reading process.
-    pub fn read(&mut self, max: usize, pid: i32, out: &mut Vec<u8>) -> Read {
-        if max == 0 {
-            return Read::Data;
-        }
-        if self.rest.is_empty() {
-            let start = out.len();
-            match self.fill(max, pid, out) {
-                Read::Data => {}
-                other => return other,
-            }
-            if out.len() - start <= max {
-                return Read::Data;
-            }
-            self.rest = out.split_off(start);
-        }
-        let whole = whole_records(&self.rest[self.cut..], max - self.cut.min(max)).0;
-        let n = match self.cut {
-            0 if whole == 0 => max,
-            0 => whole,
-            cut => cut.min(max),
-        };
-        self.cut = match self.cut {
-            0 if whole == 0 => first_len(&self.rest).unwrap_or(max) - max,
-            0 => 0,
-            cut => cut - n,
-        };
-        out.extend(self.rest.drain(..n));
-        Read::Data
-    }
-
-    fn fill(&mut self, max: usize, pid: i32, out: &mut Vec<u8>) -> Read {
-        let start = out.len();
-        let mut st = self.sink.state.lock();
-        st.had_reader = true;
-        let State { ring, slots, last, last_abi, .. } = &mut *st;
-        let Some(slot) = slots.get_mut(&self.slot) else { return Read::Eof };
-        slot.pid = pid.max(1);
-        if slot.pos < ring.tail() {
-            let lost = Lost { records: ring.tail_seq() - slot.seq, bytes: ring.tail() - slot.pos };
-            (slot.pos, slot.seq) = (ring.tail(), ring.tail_seq());
-            let (stamp, abi) = ring.oldest().unwrap_or((*last, *last_abi));
-            let mut told = about(&stamp, &lost.text());
-            Ring::put_mark(&mut told, abi);
-            out.extend_from_slice(&told);
-        }
-        let (pos, seq) = (slot.pos, slot.seq);
-        if pos == ring.head() {
-            return match st.end {
-                _ if out.len() > start => {
-                    drop(st);
-                    self.introduce(out, start);
-                    Read::Data
-                }
-                Some(_) => {
-                    self.at_end = true;
-                    Read::Eof
-                }
-                None => Read::Empty,
-            };
-        }
-        // Copied under the lock, looked at without it.
-        let from = out.len();
-        ring.copy(pos, max.max(record::HEADER_LEN), out);
-        if whole_records(&out[from..], max).0 == 0 {
-            out.truncate(from);
-            ring.copy(pos, ring.record_len(pos), out);
-        }
-        drop(st);
-
-        let (bytes, records) = whole_records(&out[from..], usize::MAX);
-        out.truncate(from + bytes);
-        self.introduce(out, start);
-
-        let mut st = self.sink.state.lock();
-        if let Some(slot) = st.slots.get_mut(&self.slot) {
-            slot.pos = pos + bytes as u64;
-            slot.seq = seq + records;
-        }
-        st.stalled = false;
-        if st.waiting_for_room > 0 {
-            self.sink.room.notify_all();
-        }
-        Read::Data
-    }
-
-    /// Puts an EMUL record before the first record of each process, and clears the ring's mark in all of them.
-    fn introduce(&mut self, out: &mut Vec<u8>, from: usize) {
-        let mut at = from;
-        while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
-            let abi = Ring::take_mark(&mut out[at..]);
-            // A stamp of pid 0 belongs to a loss before any record was made.
-            if self.met.insert(header.stamp.pid) && header.ktr_type != record::KTR_EMUL {
-                let mut emul = Vec::new();
-                record::encode(&mut emul, &header.stamp, &Body::Emul(abi.name().as_bytes()));
-                out.splice(at..at, emul.iter().copied());
-                at += emul.len();
-            }
-            at += record::HEADER_LEN + header.len;
-        }
-    }
-
-    /// Registers `waker` to be called once, when there is something to read or the sink ends; false where that is so
-    /// already, and `waker` is not kept.
-    pub fn arm(&mut self, waker: Waker) -> bool {
-        if !self.rest.is_empty() {
-            return false;
-        }
-        let mut st = self.sink.state.lock();
-        let head = st.ring.head();
-        if st.end.is_some() {
-            return false;
-        }
-        match st.slots.get_mut(&self.slot) {
-            Some(slot) if slot.pos == head => {
-                slot.armed = Some(waker);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a read would give data now, and whether EOF is next.
-    pub fn ready(&self) -> (bool, bool) {
-        if !self.rest.is_empty() {
-            return (true, false);
-        }
-        let st = self.sink.state.lock();
-        let data = st.slots.get(&self.slot).is_some_and(|s| s.pos < st.ring.head());
-        (data, !data && st.end.is_some())
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let mut st = self.sink.state.lock();
-        st.slots.remove(&self.slot);
-        st.read_out |= self.at_end;
-        // Nobody is left to wait for: the next append finds out.
-        self.sink.room.notify_all();
-    }
-}
-
-/// Bytes and number of the whole records at the start of `b`, within its first `max` bytes.
-fn whole_records(b: &[u8], max: usize) -> (usize, u64) {
-    let (mut at, mut records) = (0, 0);
-    while let Some(len) = b.get(at..).and_then(first_len) {
-        if at + len > b.len().min(max) {
-            break;
-        }
-        (at, records) = (at + len, records + 1);
-    }
-    (at, records)
-}
-
-/// Length of the record at the start of `b`, header and body.
-fn first_len(b: &[u8]) -> Option<usize> {
-    b.first_chunk().map(|len| record::HEADER_LEN + u32::from_le_bytes(*len) as usize)
 }

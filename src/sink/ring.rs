@@ -5,13 +5,52 @@
 use std::sync::Arc;
 
 use super::Budget;
+use super::tally::Tally;
 use crate::record::{self, HEADER_LEN, Stamp};
 use crate::syscall::Abi;
 
 /// Bytes taken from the budget at a time.
 const STEP: usize = 64 << 10;
-/// A padding byte of the header that, inside the ring, holds the record's ABI. It is zero in every stream.
+/// A padding byte of the header that, inside the ring, holds the record's [`Mark`]. It is zero in every stream.
 const MARK: usize = 29;
+
+/// What the ring keeps with each record: the ABI it was made under, and whether the stream speaks about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark(u8);
+
+impl Mark {
+    const NOTE: u8 = 0x80;
+
+    pub(super) fn record(abi: Abi) -> Mark {
+        Mark(abi as u8)
+    }
+
+    pub(super) fn note(abi: Abi) -> Mark {
+        Mark(abi as u8 | Mark::NOTE)
+    }
+
+    pub(super) fn is_note(self) -> bool {
+        self.0 & Mark::NOTE != 0
+    }
+
+    pub(super) fn abi(self) -> Abi {
+        match self.0 & !Mark::NOTE {
+            1 => Abi::Linux32,
+            2 => Abi::LinuxX32,
+            _ => Abi::Linux,
+        }
+    }
+
+    /// Puts it into a record made outside the ring.
+    pub(super) fn put(self, record: &mut [u8]) {
+        record[MARK] = self.0;
+    }
+
+    /// Takes it out of a record copied from the ring.
+    pub(super) fn take(record: &mut [u8]) -> Mark {
+        Mark(std::mem::take(&mut record[MARK]))
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -23,7 +62,8 @@ pub(super) struct Ring {
     growing: bool,
     budget: Arc<Budget>,
     tail: u64,
-    tail_seq: u64,
+    /// What was ever let go.
+    gone: Tally,
     head: u64,
 }
 
@@ -37,7 +77,7 @@ impl Ring {
             growing: granted < size,
             budget: Arc::clone(budget),
             tail: 0,
-            tail_seq: 0,
+            gone: Tally::default(),
             head: 0,
         })
     }
@@ -54,9 +94,9 @@ impl Ring {
         self.tail
     }
 
-    /// Number of records ever let go: the sequence number of the oldest one held.
-    pub(super) fn tail_seq(&self) -> u64 {
-        self.tail_seq
+    /// What was ever let go, and what had no room: all that is before the oldest record held.
+    pub(super) fn gone(&self) -> Tally {
+        self.gone
     }
 
     pub(super) fn head(&self) -> u64 {
@@ -89,19 +129,32 @@ impl Ring {
             return false;
         }
         while self.free() < len {
-            self.tail += self.record_len(self.tail) as u64;
-            self.tail_seq += 1;
+            self.let_go();
         }
         true
     }
 
+    fn let_go(&mut self) {
+        let len = self.record_len(self.tail);
+        let mark = (self.tail + MARK as u64) as usize % self.granted;
+        self.gone += match Mark(self.mem[mark]).is_note() {
+            true => {
+                let mut note = Vec::with_capacity(len);
+                self.copy(self.tail, len, &mut note);
+                Tally::told(&note)
+            }
+            false => Tally::one(len),
+        };
+        self.tail += len as u64;
+    }
+
     /// Adds a record; [`Ring::make_room`] has made sure of the room.
-    pub(super) fn push(&mut self, record: &[u8], abi: Abi) {
+    pub(super) fn push(&mut self, record: &[u8], mark: Mark) {
         // While the ring can still grow nothing has been let go, so what fits does not wrap: the modulus may change.
         debug_assert!(self.free() >= record.len());
         self.write(self.head, record);
-        let mark = (self.head + MARK as u64) as usize % self.granted;
-        self.mem[mark] = abi as u8;
+        let at = (self.head + MARK as u64) as usize % self.granted;
+        self.mem[at] = mark.0;
         self.head += record.len() as u64;
     }
 
@@ -127,26 +180,12 @@ impl Ring {
         HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
     }
 
-    /// Whose, when and through which door the oldest record is.
-    pub(super) fn oldest(&self) -> Option<(Stamp, Abi)> {
+    /// Whose and when the oldest record is, and its mark.
+    pub(super) fn oldest(&self) -> Option<(Stamp, Mark)> {
         let mut header = Vec::with_capacity(HEADER_LEN);
         self.copy(self.tail, HEADER_LEN, &mut header);
         let stamp = record::decode_header(&header).ok().flatten()?.stamp;
-        Some((stamp, Ring::take_mark(&mut header)))
-    }
-
-    /// Marks a record copied out, or made, with its ABI.
-    pub(super) fn put_mark(record: &mut [u8], abi: Abi) {
-        record[MARK] = abi as u8;
-    }
-
-    /// Reads and clears the ABI mark of a record copied out.
-    pub(super) fn take_mark(record: &mut [u8]) -> Abi {
-        match std::mem::take(&mut record[MARK]) {
-            1 => Abi::Linux32,
-            2 => Abi::LinuxX32,
-            _ => Abi::Linux,
-        }
+        Some((stamp, Mark::take(&mut header)))
     }
 }
 

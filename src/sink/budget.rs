@@ -1,0 +1,54 @@
+//! The memory that all sinks of a daemon share, and what those that are gone have counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Counts;
+
+/// The memory that all rings together may use. Rings take it as they fill, in steps.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+    past: Mutex<Counts>,
+}
+
+impl Budget {
+    /// At most `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Budget> {
+        Arc::new(Budget { limit, used: AtomicUsize::new(0), past: Mutex::default() })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that can be in use.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What sinks that are gone have counted; they have no readers and no memory.
+    pub fn past(&self) -> Counts {
+        *self.past.lock()
+    }
+
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn remember(&self, counts: Counts) {
+        let mut past = self.past.lock();
+        past.records += counts.records;
+        past.bytes += counts.bytes;
+        past.lost += counts.lost;
+    }
+}

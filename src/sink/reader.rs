@@ -1,0 +1,208 @@
+//! One open of a trace file: a cursor in the ring, and a stream that is whole by itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::ring::Mark;
+use super::tally::{Tally, note};
+use super::{Sink, State, Waker};
+use crate::record::{self, Body};
+
+/// What a read gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read {
+    /// Bytes were added to the buffer.
+    Data,
+    /// Nothing now.
+    Empty,
+    /// Nothing ever again.
+    Eof,
+}
+
+/// One open of a trace file: a cursor, and what this stream has been told already.
+#[derive(Debug)]
+pub struct Reader {
+    sink: Arc<Sink>,
+    slot: u64,
+    /// The processes whose emulation this stream knows.
+    met: HashSet<i32>,
+    /// Bytes taken from the ring that did not fit the buffer of the read before.
+    rest: Vec<u8>,
+    /// How many bytes at the start of `rest` are the end of a record whose start was given out.
+    cut: usize,
+    /// It came to the end.
+    at_end: bool,
+}
+
+impl Reader {
+    pub(super) fn new(sink: Arc<Sink>, slot: u64) -> Reader {
+        Reader { sink, slot, met: HashSet::new(), rest: Vec::new(), cut: 0, at_end: false }
+    }
+
+    /// The sink it reads.
+    pub fn sink(&self) -> &Arc<Sink> {
+        &self.sink
+    }
+
+    /// Adds the next records, at most `max` bytes, to `out`: whole ones, unless `max` is less than one record; then
+    /// the rest follows with the next read. `pid` is the reading process.
+    pub fn read(&mut self, max: usize, pid: i32, out: &mut Vec<u8>) -> Read {
+        if max == 0 {
+            return Read::Data;
+        }
+        if self.rest.is_empty() {
+            let start = out.len();
+            match self.fill(max, pid, out) {
+                Read::Data => {}
+                other => return other,
+            }
+            if out.len() - start <= max {
+                return Read::Data;
+            }
+            self.rest = out.split_off(start);
+        }
+        let whole = whole(&self.rest[self.cut..], max - self.cut.min(max));
+        let n = match self.cut {
+            0 if whole == 0 => max,
+            0 => whole,
+            cut => cut.min(max),
+        };
+        self.cut = match self.cut {
+            0 if whole == 0 => first_len(&self.rest).unwrap_or(max) - max,
+            0 => 0,
+            cut => cut - n,
+        };
+        out.extend(self.rest.drain(..n));
+        Read::Data
+    }
+
+    fn fill(&mut self, max: usize, pid: i32, out: &mut Vec<u8>) -> Read {
+        let start = out.len();
+        let mut st = self.sink.state.lock();
+        st.had_reader = true;
+        let State { ring, slots, last, last_abi, .. } = &mut *st;
+        let Some(slot) = slots.get_mut(&self.slot) else { return Read::Eof };
+        slot.pid = pid.max(1);
+        if slot.pos < ring.tail() {
+            let lost = ring.gone() - slot.met;
+            (slot.pos, slot.met) = (ring.tail(), ring.gone());
+            let (stamp, mark) = ring.oldest().unwrap_or((*last, Mark::record(*last_abi)));
+            let mut told = note(&stamp, &lost.text());
+            // It stands for nothing that is in the ring.
+            Mark::record(mark.abi()).put(&mut told);
+            out.extend_from_slice(&told);
+        }
+        let told = out.len();
+        let pos = slot.pos;
+        if pos == ring.head() && told == start {
+            return match st.end {
+                Some(_) => {
+                    self.at_end = true;
+                    Read::Eof
+                }
+                None => Read::Empty,
+            };
+        }
+        // Copied under the lock, looked at without it.
+        ring.copy(pos, max.max(record::HEADER_LEN), out);
+        if pos < ring.head() && whole(&out[told..], max) == 0 {
+            out.truncate(told);
+            ring.copy(pos, ring.record_len(pos), out);
+        }
+        drop(st);
+
+        let bytes = whole(&out[told..], usize::MAX);
+        out.truncate(told + bytes);
+        let given = self.introduce(out, start, told);
+
+        let mut st = self.sink.state.lock();
+        if let Some(slot) = st.slots.get_mut(&self.slot) {
+            slot.pos = pos + bytes as u64;
+            slot.met += given;
+        }
+        st.stalled = false;
+        if st.waiting_for_room > 0 {
+            self.sink.room.notify_all();
+        }
+        Read::Data
+    }
+
+    /// Puts an EMUL record before the first record of each process and clears the ring's mark in all of them, from
+    /// `at` on. Gives what those from `ring` on stand for.
+    fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, mut ring: usize) -> Tally {
+        let mut given = Tally::default();
+        while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
+            let mark = Mark::take(&mut out[at..]);
+            let len = record::HEADER_LEN + header.len;
+            if at >= ring {
+                given += if mark.is_note() { Tally::told(&out[at..at + len]) } else { Tally::one(len) };
+            }
+            if self.met.insert(header.stamp.pid) && header.ktr_type != record::KTR_EMUL {
+                let mut emul = Vec::new();
+                record::encode(&mut emul, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
+                out.splice(at..at, emul.iter().copied());
+                at += emul.len();
+                ring += emul.len();
+            }
+            at += len;
+        }
+        given
+    }
+
+    /// Registers `waker` to be called once, when there is something to read or the sink ends; false where that is so
+    /// already, and `waker` is not kept.
+    pub fn arm(&mut self, waker: Waker) -> bool {
+        if !self.rest.is_empty() {
+            return false;
+        }
+        let mut st = self.sink.state.lock();
+        let head = st.ring.head();
+        if st.end.is_some() {
+            return false;
+        }
+        match st.slots.get_mut(&self.slot) {
+            Some(slot) if slot.pos == head => {
+                slot.armed = Some(waker);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a read would give data now, and whether EOF is next.
+    pub fn ready(&self) -> (bool, bool) {
+        if !self.rest.is_empty() {
+            return (true, false);
+        }
+        let st = self.sink.state.lock();
+        let data = st.slots.get(&self.slot).is_some_and(|s| s.pos < st.ring.head());
+        (data, !data && st.end.is_some())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut st = self.sink.state.lock();
+        st.slots.remove(&self.slot);
+        st.read_out |= self.at_end;
+        // Nobody is left to wait for: the next append finds out.
+        self.sink.room.notify_all();
+    }
+}
+
+/// Bytes of the whole records at the start of `b`, within its first `max` bytes.
+fn whole(b: &[u8], max: usize) -> usize {
+    let mut at = 0;
+    while let Some(len) = b.get(at..).and_then(first_len) {
+        if at + len > b.len().min(max) {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+/// Length of the record at the start of `b`, header and body.
+fn first_len(b: &[u8]) -> Option<usize> {
+    b.first_chunk().map(|len| record::HEADER_LEN + u32::from_le_bytes(*len) as usize)
+}
