@@ -1,1 +1,303 @@
 //! The sink's rules, without processes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{self, Body, Comm, Decoder, Time};
+
+const READER: i32 = 77;
+
+fn stamp(pid: i32, n: u64) -> Stamp {
+    Stamp { time: Time { sec: n as i64, nsec: 0 }, pid, tid: pid, comm: Comm::new(b"test") }
+}
+
+/// A record with `len` bytes of path, the first eight of which are its number.
+fn record(pid: i32, n: u64, len: usize) -> Vec<u8> {
+    let mut path = n.to_le_bytes().to_vec();
+    path.resize(len.max(8), b'x');
+    let mut out = Vec::new();
+    record::encode(&mut out, &stamp(pid, n), &Body::Namei(&path));
+    out
+}
+
+fn sink(policy: Policy) -> Arc<Sink> {
+    Sink::new(SIZE_MIN, policy, 0, &Budget::new(1 << 20), None).unwrap()
+}
+
+fn append(sink: &Sink, pid: i32, n: u64, len: usize) -> Appended {
+    sink.append(&record(pid, n, len), &stamp(pid, n), Abi::Linux)
+}
+
+/// What a stream says, in words: numbers of records, `emul`, and what it tells of itself.
+fn words(bytes: &[u8]) -> Vec<String> {
+    let mut decoder = Decoder::new();
+    decoder.feed(bytes);
+    let mut words = Vec::new();
+    while let Some(rec) = decoder.next_record().unwrap() {
+        assert_eq!(bytes[rec.offset as usize + 29..][..3], [0; 3], "padding is zero");
+        words.push(match rec.body() {
+            Body::Namei(path) => u64::from_le_bytes(*path.first_chunk().unwrap()).to_string(),
+            Body::Emul(name) => format!("emul {}", String::from_utf8_lossy(name)),
+            Body::User { data, .. } => String::from_utf8_lossy(data).into_owned(),
+            other => format!("{other:?}"),
+        });
+    }
+    decoder.finish().unwrap();
+    words
+}
+
+fn read(reader: &mut Reader) -> Vec<String> {
+    let mut out = Vec::new();
+    while reader.read(1 << 20, READER, &mut out) == Read::Data {}
+    words(&out)
+}
+
+/// Fills the ring, and gives the number of the first record that had no room.
+fn fill(sink: &Sink, from: u64) -> (u64, Appended) {
+    for n in from.. {
+        match append(sink, 1, n, 500) {
+            Appended::Whole => {}
+            other => return (n, other),
+        }
+        assert!(n < from + 1000, "a ring of 16 KiB is full by then");
+    }
+    unreachable!()
+}
+
+#[test]
+fn each_open_is_a_cursor_of_its_own_and_a_late_one_starts_at_the_oldest_record() {
+    let sink = sink(Policy::Stop);
+    let (mut a, mut b) = (sink.reader(), sink.reader());
+    append(&sink, 1, 1, 8);
+    append(&sink, 1, 2, 8);
+    assert_eq!(read(&mut a), ["emul linux", "1", "2"]);
+    append(&sink, 1, 3, 8);
+    assert_eq!(read(&mut a), ["3"]);
+    assert_eq!(read(&mut b), ["emul linux", "1", "2", "3"]);
+    assert_eq!(read(&mut sink.reader()), ["emul linux", "1", "2", "3"]);
+}
+
+#[test]
+fn each_process_is_introduced_by_its_own_abi() {
+    let sink = sink(Policy::Stop);
+    let mut reader = sink.reader();
+    append(&sink, 1, 1, 8);
+    sink.append(&record(2, 2, 8), &stamp(2, 2), Abi::Linux32);
+    append(&sink, 1, 3, 8);
+    assert_eq!(read(&mut reader), ["emul linux", "1", "emul linux32", "2", "3"]);
+}
+
+#[test]
+fn a_read_gives_whole_records_unless_its_buffer_is_smaller_than_one() {
+    let sink = sink(Policy::Stop);
+    let mut reader = sink.reader();
+    for n in 0..3 {
+        append(&sink, 1, n, 100);
+    }
+    let one = record::HEADER_LEN + 100;
+    let mut out = Vec::new();
+    // The introduction and one record fit, a second does not.
+    reader.read(61 + one + 10, READER, &mut out);
+    assert_eq!(out.len(), 61 + one);
+    let before = out.len();
+    reader.read(10, READER, &mut out);
+    assert_eq!(out.len() - before, 10, "a small buffer gets a part");
+    reader.read(1000, READER, &mut out);
+    assert_eq!(out.len() - before, one, "then the rest of that record alone");
+    reader.read(1000, READER, &mut out);
+    assert_eq!(words(&out), ["emul linux", "0", "1", "2"]);
+}
+
+#[test]
+fn r29_r30_a_full_ring_under_policy_stop_is_given_up_and_says_so() {
+    let (tell, told) = unbounded();
+    let sink = Sink::new(SIZE_MIN, Policy::Stop, 0, &Budget::new(1 << 20), Some(tell)).unwrap();
+    let (first, why) = fill(&sink, 0);
+    assert_eq!(why, Appended::Full);
+    sink.give_up(libc::EAGAIN);
+    assert_eq!(append(&sink, 1, first, 8), Appended::Ended);
+    assert_eq!(told.try_recv(), Ok(sink.id()));
+    assert_eq!(sink.end(), Some(End::GaveUp(libc::EAGAIN)));
+    let seen = read(&mut sink.reader());
+    assert_eq!(seen.len() as u64, first + 2);
+    assert_eq!(seen.last().unwrap(), "stopped: errno 11 (EAGAIN)");
+}
+
+#[test]
+fn policy_drop_tells_at_the_place_of_the_loss_how_many() {
+    let sink = sink(Policy::Drop);
+    let mut reader = sink.reader();
+    let (first, why) = fill(&sink, 0);
+    assert_eq!(why, Appended::Lost);
+    append(&sink, 1, first + 1, 500);
+    let len = record(1, 0, 500).len();
+    assert_eq!(read(&mut reader).len() as u64, first + 1);
+    append(&sink, 1, first + 2, 8);
+    assert_eq!(read(&mut reader), [format!("lost 2 records, {} bytes", 2 * len), (first + 2).to_string()]);
+    assert_eq!(sink.counts().lost, 2);
+}
+
+#[test]
+fn policy_overwrite_lets_the_oldest_go_and_survives_its_readers() {
+    let sink = sink(Policy::Overwrite);
+    drop(read(&mut sink.reader()));
+    for n in 0..200 {
+        assert_eq!(append(&sink, 1, n, 500), Appended::Whole);
+    }
+    let seen = read(&mut sink.reader());
+    assert_eq!((seen[0].as_str(), seen.last().unwrap().as_str()), ("emul linux", "199"));
+    let numbers: Vec<u64> = seen[1..].iter().map(|w| w.parse().unwrap()).collect();
+    assert!(numbers.windows(2).all(|w| w[0] + 1 == w[1]), "whole and in order: {numbers:?}");
+}
+
+#[test]
+fn policy_block_waits_for_a_reader_and_not_again_where_that_was_in_vain() {
+    let sink = sink(Policy::Block);
+    let mut reader = sink.reader();
+    assert_eq!(fill(&sink, 0).1, Appended::Full);
+    assert!(!sink.wait_for_room(Instant::now() + Duration::from_millis(1)));
+    let asked = Instant::now() + Duration::from_secs(3600);
+    assert!(!sink.wait_for_room(asked), "at once");
+    read(&mut reader);
+    assert_eq!(append(&sink, 1, 9, 500), Appended::Whole);
+}
+
+#[test]
+fn a_slow_reader_is_moved_forward_and_told_while_another_keeps_up() {
+    let sink = sink(Policy::Stop);
+    let (mut slow, mut fast) = (sink.reader(), sink.reader());
+    append(&sink, 1, 0, 500);
+    assert_eq!(read(&mut slow).len(), 2);
+    for n in 1..100 {
+        assert_eq!(append(&sink, 1, n, 500), Appended::Whole, "a slow reader ends nobody's tracing");
+        read(&mut fast);
+    }
+    let seen = read(&mut slow);
+    let first: u64 = seen[1].parse().unwrap();
+    let len = record(1, 0, 500).len() as u64;
+    assert_eq!(seen[0], format!("lost {} records, {} bytes", first - 1, (first - 1) * len));
+    assert_eq!(seen.last().unwrap(), "99");
+}
+
+#[test]
+fn r30_the_last_reader_to_leave_makes_the_next_write_epipe() {
+    let sink = sink(Policy::Stop);
+    let (mut a, mut b) = (sink.reader(), sink.reader());
+    append(&sink, 1, 1, 8);
+    read(&mut a);
+    read(&mut b);
+    drop(a);
+    assert_eq!(append(&sink, 1, 2, 8), Appended::Whole);
+    drop(b);
+    assert_eq!(sink.end(), None);
+    assert_eq!(append(&sink, 1, 3, 8), Appended::Ended);
+    assert_eq!(sink.end(), Some(End::GaveUp(libc::EPIPE)));
+}
+
+#[test]
+fn an_open_and_close_alone_is_no_reader() {
+    let sink = sink(Policy::Stop);
+    drop(sink.reader());
+    assert_eq!(append(&sink, 1, 1, 8), Appended::Whole);
+    assert_eq!(sink.counts().readers, 0);
+}
+
+#[test]
+fn eof_comes_when_nobody_writes_and_all_was_read() {
+    let sink = sink(Policy::Stop);
+    let mut reader = sink.reader();
+    let (a, b) = (sink.writer(), sink.writer());
+    append(&sink, 1, 1, 8);
+    drop(a);
+    let mut out = Vec::new();
+    assert_eq!(reader.read(4096, READER, &mut out), Read::Data);
+    assert_eq!(reader.read(4096, READER, &mut out), Read::Empty);
+    drop(b);
+    assert_eq!(reader.ready(), (false, true));
+    assert_eq!(reader.read(4096, READER, &mut out), Read::Eof);
+}
+
+#[test]
+fn a_waker_is_called_once_at_data_and_at_the_end() {
+    let sink = sink(Policy::Stop);
+    let mut reader = sink.reader();
+    let writer = sink.writer();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let waker = || -> Waker {
+        let calls = Arc::clone(&calls);
+        Arc::new(move || {
+            calls.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    assert!(reader.arm(waker()));
+    append(&sink, 1, 1, 8);
+    append(&sink, 1, 2, 8);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert!(!reader.arm(waker()), "there is something to read");
+    read(&mut reader);
+    assert!(reader.arm(waker()));
+    drop(writer);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    assert!(!reader.arm(waker()), "it has ended");
+}
+
+#[test]
+fn memory_is_taken_as_the_ring_fills_and_never_over_the_limit() {
+    let budget = Budget::new(100 << 10);
+    let sink = Sink::new(1 << 20, Policy::Drop, 0, &budget, None).unwrap();
+    assert_eq!(budget.used(), 64 << 10);
+    let error = Sink::new(1 << 20, Policy::Drop, 0, &budget, None).unwrap_err();
+    assert_eq!(error.errno(), libc::ENOSPC);
+    for n in 0..1000 {
+        append(&sink, 1, n, 500);
+    }
+    assert!(budget.used() <= budget.limit());
+    assert!(sink.counts().lost > 0);
+    drop(sink);
+    assert_eq!(budget.used(), 0);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_appended_and_read_nothing_is_torn_and_every_loss_is_told(
+        steps in prop::collection::vec((0u8..4, 8usize..4000, 1usize..6000), 1..200),
+        overwrite in any::<bool>(),
+    ) {
+        let sink = sink(if overwrite { Policy::Overwrite } else { Policy::Drop });
+        let mut readers: HashMap<u8, (Reader, Vec<u8>)> =
+            (0..2).map(|i| (i, (sink.reader(), Vec::new()))).collect();
+        let mut appended = 0u64;
+        let writer = sink.writer();
+        for (what, len, max) in steps {
+            match what {
+                0 | 1 => {
+                    append(&sink, 1 + i32::from(what), appended, len);
+                    appended += 1;
+                }
+                who => {
+                    let (reader, out) = readers.get_mut(&(who - 2)).unwrap();
+                    reader.read(max, READER, out);
+                }
+            }
+        }
+        drop(writer);
+        for (mut reader, mut out) in readers.into_values() {
+            while reader.read(1 << 20, READER, &mut out) == Read::Data {}
+            let mut accounted = 0;
+            for word in words(&out) {
+                if let Some(lost) = word.strip_prefix("lost ") {
+                    accounted += lost.split(' ').next().unwrap().parse::<u64>().unwrap();
+                } else if let Ok(number) = word.parse::<u64>() {
+                    prop_assert_eq!(number, accounted, "every record before it was seen or told");
+                    accounted += 1;
+                }
+            }
+            prop_assert_eq!(accounted, appended);
+        }
+    }
+}
