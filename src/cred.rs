@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Error, Result};
+use crate::proc;
 use crate::sys;
 
 /// Who asks: the credentials of the request.
@@ -51,7 +52,7 @@ impl Creds {
     /// # Errors
     /// ESRCH.
     pub fn of(tid: i32) -> Result<Creds> {
-        let text = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Error::Gone { pid: tid })?;
+        let text = proc::status(tid)?;
         Creds::parse(&text).ok_or(Error::Gone { pid: tid })
     }
 

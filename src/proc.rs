@@ -3,7 +3,7 @@
 mod table;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result};
@@ -31,9 +31,8 @@ impl ProcId {
     /// ESRCH where there is none, or the number is a thread's.
     pub fn of(pid: i32) -> Result<ProcId> {
         let stat = Stat::of(pid)?;
-        if tgid(pid)? != pid {
-            return Err(Error::Gone { pid });
-        }
+        // pidfd_open(2) refuses a thread that leads no process. Far cheaper than to read its status.
+        pidfd(pid).map_err(|_| Error::Gone { pid })?;
         Ok(ProcId { pid, start: stat.start })
     }
 
@@ -78,8 +77,7 @@ impl Stat {
     /// # Errors
     /// ESRCH.
     pub fn of(pid: i32) -> Result<Stat> {
-        let text = fs::read(format!("/proc/{pid}/stat")).map_err(|_| Error::Gone { pid })?;
-        Stat::parse(&text).ok_or(Error::Gone { pid })
+        Stat::parse(&read(pid, "stat")?).ok_or(Error::Gone { pid })
     }
 
     fn parse(text: &[u8]) -> Option<Stat> {
@@ -109,12 +107,28 @@ impl Stat {
     }
 }
 
+/// /proc/pid/status, whatever bytes the command name in it has.
+pub(crate) fn status(pid: i32) -> Result<String> {
+    let text = read(pid, "status")?;
+    Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// A file of /proc/pid, in as few reads as it takes: these files say that they are empty.
+fn read(pid: i32, name: &str) -> Result<Vec<u8>> {
+    const ROOM: usize = 4096;
+    let mut text = Vec::with_capacity(ROOM);
+    let file = fs::File::open(format!("/proc/{pid}/{name}"));
+    // Through `take`, as a file's own read_to_end asks for its size first.
+    file.and_then(|file| file.take(u64::MAX).read_to_end(&mut text)).map_err(|_| Error::Gone { pid })?;
+    Ok(text)
+}
+
 /// One field of /proc/pid/status, its text after the colon.
 ///
 /// # Errors
 /// ESRCH.
 pub fn status_field(pid: i32, name: &str) -> Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::Gone { pid })?;
+    let text = status(pid)?;
     let field = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     Ok(field.unwrap_or("").trim().to_owned())
 }
@@ -217,4 +231,29 @@ impl Trace {
 /// ESRCH, or what pidfd_open(2) says.
 pub fn pidfd(pid: i32) -> Result<OwnedFd> {
     crate::sys::pidfd_open(pid).map_err(|errno| Error::sys("pidfd_open", pid, errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_no_process() {
+        let pid = std::process::id() as i32;
+        assert_eq!(ProcId::of(pid).map(|id| id.pid), Ok(pid));
+        let tid = nix::unistd::gettid().as_raw();
+        assert_ne!(tid, pid, "tests run in threads");
+        assert_eq!(tgid(tid), Ok(pid));
+        assert_eq!(ProcId::of(tid), Err(Error::Gone { pid: tid }));
+        assert_eq!(ProcId::of(0), Err(Error::Gone { pid: 0 }));
+    }
+
+    #[test]
+    fn a_command_name_may_be_any_bytes() {
+        let name = b"\xff) R (\n\xfe";
+        fs::write("/proc/thread-self/comm", name).unwrap();
+        let tid = nix::unistd::gettid().as_raw();
+        assert_eq!(Stat::of(tid).map(|s| s.comm), Ok(Comm::new(name)));
+        assert_eq!(tgid(tid), Ok(std::process::id() as i32));
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ktrace::control::Ktrace;
 use ktrace::cred::{Caller, Creds};
@@ -27,6 +27,11 @@ pub(crate) type Result<T> = std::result::Result<T, Errno>;
 /// Most bytes of one answer.
 pub(crate) const ANSWER_MAX: usize = 64 << 10;
 
+/// For what never changes.
+const FOREVER: Duration = Duration::from_secs(3600);
+/// For what matters to nobody but whoever looks at it.
+const SHOWN: Duration = Duration::from_secs(1);
+
 /// What a node is, for stat(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attr {
@@ -40,6 +45,10 @@ pub(crate) struct Attr {
     pub(crate) uid: u32,
     /// Group.
     pub(crate) gid: u32,
+    /// How long its name surely means it.
+    pub(crate) name_lasts: Duration,
+    /// How long all the rest stays as it is.
+    pub(crate) lasts: Duration,
 }
 
 /// Kinds of files.
@@ -168,7 +177,15 @@ impl Fs {
             Node::Dir(id) | Node::File(id, _) => self.ktrace.owner(id),
             _ => (0, 0),
         };
-        Attr { ino, kind, mode, uid, gid }
+        let (name_lasts, lasts) = match node {
+            // A process id may mean another process the moment after. Whom its directory belongs to is only shown.
+            Node::Dir(_) => (Duration::ZERO, SHOWN),
+            // The owner, who alone may open it, changes with the ids of the process.
+            Node::File(..) => (FOREVER, Duration::ZERO),
+            // They never change, but a dead mount must not seem to live.
+            _ => (SHOWN, SHOWN),
+        };
+        Attr { ino, kind, mode, uid, gid, name_lasts, lasts }
     }
 
     /// Where `self` leads: the caller's process.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -23,8 +23,6 @@ use crate::fs::{Attr, Entry, Fs, Kind, Opened, Result};
 use crate::parked::Streams;
 use crate::work::Work;
 
-/// Nothing is cached: a process id means another process a moment later, and owners change.
-const TTL: Duration = Duration::ZERO;
 /// Most bytes of a listing's answer, so that it fits a socket's buffer.
 const LISTING_MAX: usize = 64 << 10;
 
@@ -112,7 +110,7 @@ impl Filesystem for Fuse {
             reply,
             || self.fs.lookup(parent.0, name.as_bytes()),
             |reply, attr| {
-                reply.entry(&TTL, &self.attr(attr), Generation(0));
+                reply.entry_with_ttls(&attr.lasts, &attr.name_lasts, &self.attr(attr), Generation(0));
             },
         );
     }
@@ -122,7 +120,7 @@ impl Filesystem for Fuse {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer(reply, || self.fs.attr(ino.0), |reply, attr| reply.attr(&TTL, &self.attr(attr)));
+        answer(reply, || self.fs.attr(ino.0), |reply, attr| reply.attr(&attr.lasts, &self.attr(attr)));
     }
 
     fn setattr(
@@ -146,7 +144,7 @@ impl Filesystem for Fuse {
         // Truncation is what every shell does before it writes; the rest follows the process.
         let changes = mode.is_some() || uid.is_some() || gid.is_some();
         let ask = || if changes { Err(Errno::EPERM) } else { self.fs.attr(ino.0) };
-        answer(reply, ask, |reply, attr| reply.attr(&TTL, &self.attr(attr)));
+        answer(reply, ask, |reply, attr| reply.attr(&attr.lasts, &self.attr(attr)));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {

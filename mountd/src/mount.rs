@@ -12,6 +12,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statfs::statfs;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::options::Options;
@@ -86,8 +87,9 @@ pub(crate) fn resolve(at: &Path) -> Result<PathBuf, String> {
 fn clear_dead(at: &Path) -> Result<(), String> {
     // Several may lie on each other; a bound, for what cannot be taken away would be found again for ever.
     for _ in 0..16 {
-        match fs::metadata(at) {
-            Err(err) if err.raw_os_error() == Some(libc::ENOTCONN) => {
+        // Always a question to the daemon; what stat(2) says may be remembered.
+        match statfs(at) {
+            Err(Errno::ENOTCONN) => {
                 if !is_ours(at) {
                     return Err(format!("{}: a dead mount of another file system is there", at.display()));
                 }

@@ -178,7 +178,7 @@ impl Mount {
             if let Some(status) = daemon.0.try_wait().unwrap() {
                 panic!("the daemon ended, {status}: {}", self.log());
             }
-            self.is_mounted() && self.point().join("README").exists()
+            self.is_mounted() && fs::read(self.point().join("README")).is_ok()
         });
         self.minor = minor_of(&self.point());
         self.daemon = Some(daemon);
