@@ -1,1 +1,327 @@
-//! All policy, with a backend that watches nothing.
+//! The rules of control, with a backend that only notes what it is told. Processes are real, and nobody traces them.
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use super::*;
+use crate::backend::{InForce, Want};
+use crate::ctl;
+use crate::facility::Facs;
+use crate::policy::Policy;
+use crate::proc::{Proc, Trace};
+use crate::sink::{End, Read};
+
+/// A backend like the others, but that nothing happens.
+#[derive(Default)]
+struct Fake {
+    /// Process and facilities of each change, none for a detach.
+    told: Mutex<Vec<(i32, Option<Facs>)>>,
+    refused: Mutex<Vec<i32>>,
+}
+
+impl Backend for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn facilities(&self) -> Facs {
+        Facs::DEFAULT
+    }
+
+    fn can(&self, want: &Want) -> Result<()> {
+        match (want.facs - Facs::DEFAULT).is_empty() {
+            true => Ok(()),
+            false => Err(Error::Unsupported { what: "not this one".into() }),
+        }
+    }
+
+    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
+        if trace.is_some() && self.refused.lock().contains(&proc.id.pid) {
+            return Err(Error::Busy { pid: proc.id.pid, why: "another tracer".into() });
+        }
+        self.told.lock().push((proc.id.pid, trace.map(|t| t.facs)));
+        Ok(InForce::All)
+    }
+
+    fn settle(&self, _proc: &Arc<Proc>, _by: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn costs(&self, _proc: Option<&Proc>) -> Costs {
+        Costs::default()
+    }
+
+    fn shutdown(&self, _by: Instant) {}
+}
+
+struct World {
+    ktrace: Arc<Ktrace>,
+    fake: Arc<Fake>,
+    me: Caller,
+    children: Vec<Child>,
+}
+
+impl World {
+    fn new() -> World {
+        let fake = Arc::new(Fake::default());
+        let options = Options {
+            size: 1 << 20,
+            mem: 64 << 20,
+            linger: Duration::from_secs(60),
+            policy: Policy::Stop,
+            backend: None,
+            ignore_yama: true,
+            mountpoint: None,
+        };
+        let backend: Arc<dyn Backend> = Arc::clone(&fake) as _;
+        let ktrace = Ktrace::new(options, |_| vec![backend]);
+        let me = Caller {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            tid: nix::unistd::gettid().as_raw(),
+        };
+        World { ktrace, fake, me, children: Vec::new() }
+    }
+
+    fn spawn(&mut self, command: &mut Command) -> ProcId {
+        let child = command.spawn().unwrap();
+        let pid = child.id() as i32;
+        self.children.push(child);
+        ProcId::of(pid).unwrap()
+    }
+
+    fn sleep(&mut self) -> ProcId {
+        self.spawn(Command::new("sleep").arg("1000"))
+    }
+
+    fn tell(&self, target: Option<ProcId>, line: &str) -> Result<()> {
+        self.ktrace.control(&self.me, target, &ctl::parse(line)?)
+    }
+
+    fn errno(&self, target: Option<ProcId>, line: &str) -> i32 {
+        self.tell(target, line).expect_err(line).errno()
+    }
+
+    fn trace(&self, id: ProcId) -> Option<Arc<Trace>> {
+        self.ktrace.procs().get(id)?.trace()
+    }
+
+    fn facs(&self, id: ProcId) -> Facs {
+        self.trace(id).map_or(Facs::empty(), |t| t.facs)
+    }
+
+    fn sink(&self, id: ProcId) -> u64 {
+        self.trace(id).unwrap().sink().id()
+    }
+
+    /// Waits for what another thread is to do.
+    fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        let by = Instant::now() + Duration::from_secs(30);
+        while !condition() {
+            assert!(Instant::now() < by, "in vain: {what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn r10_clearfile_releases_every_process_of_the_file_and_no_other() {
+    let mut w = World::new();
+    let (a, b, c) = (w.sleep(), w.sleep(), w.sleep());
+    w.tell(Some(a), "set syscall").unwrap();
+    w.tell(Some(c), "set syscall").unwrap();
+    let shared = Trace { facs: Facs::SYSCALL, ..w.trace(a).unwrap().inherited() };
+    w.ktrace.procs().entry(b).set_trace(Some(Arc::new(shared)));
+    w.tell(Some(b), "clearfile").unwrap();
+    assert!(w.trace(a).is_none() && w.trace(b).is_none() && w.trace(c).is_some());
+    w.tell(Some(a), "clearfile").unwrap();
+}
+
+#[test]
+fn r12_no_facility_is_einval_and_the_inherit_flag_counts_as_one() {
+    let mut w = World::new();
+    let a = w.sleep();
+    assert_eq!(w.errno(Some(a), "set"), libc::EINVAL);
+    w.tell(Some(a), "set +inherit").unwrap();
+    assert!(w.trace(a).unwrap().inherit);
+    assert_eq!(w.errno(None, "set syscall pid=999999999"), libc::ESRCH);
+    assert_eq!(w.errno(None, "set syscall pgrp=999999999"), libc::ESRCH);
+}
+
+#[test]
+fn r14_descend_reaches_all_descendants() {
+    let mut w = World::new();
+    let a = w.spawn(Command::new("sh").args(["-c", "sh -c 'sleep 1000 & wait' & wait"]));
+    w.wait("the tree to grow", || {
+        let tree = proc::descendants(&[a.pid]);
+        tree.iter().any(|&pid| Stat::of(pid).is_ok_and(|s| s.comm.as_bytes() == b"sleep"))
+    });
+    let tree = proc::descendants(&[a.pid]);
+    w.tell(Some(a), "set syscall +descend").unwrap();
+    for pid in tree.iter().copied().chain([a.pid]) {
+        let id = ProcId::of(pid).unwrap();
+        assert_eq!((w.facs(id), w.sink(id)), (Facs::SYSCALL, w.sink(a)));
+    }
+    w.tell(Some(a), "clear +descend").unwrap();
+    assert!(tree.iter().all(|&pid| w.trace(ProcId::of(pid).unwrap()).is_none()));
+    for pid in tree {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn r15_r36_one_refusal_fails_nobody_else_and_all_refused_is_the_errno() {
+    use std::os::unix::process::CommandExt;
+    let mut w = World::new();
+    let a = w.spawn(Command::new("sleep").arg("1000").process_group(0));
+    let b = w.spawn(Command::new("sleep").arg("1000").process_group(a.pid));
+    w.fake.refused.lock().push(a.pid);
+    w.tell(None, &format!("set syscall pgrp={}", a.pid)).unwrap();
+    assert!(w.trace(a).is_none(), "a refusal leaves nothing behind");
+    assert_eq!(w.facs(b), Facs::SYSCALL);
+    w.fake.refused.lock().push(b.pid);
+    assert_eq!(w.errno(Some(a), "set syscall"), libc::EBUSY);
+}
+
+#[test]
+fn r17_into_the_same_file_facilities_add_up_into_another_nothing_stays() {
+    let mut w = World::new();
+    let (a, b) = (w.sleep(), w.sleep());
+    w.tell(Some(a), "set syscall").unwrap();
+    let first = w.sink(a);
+    w.tell(Some(a), "set namei").unwrap();
+    assert_eq!((w.facs(a), w.sink(a)), (Facs::SYSCALL | Facs::NAMEI, first));
+    w.tell(Some(b), "set psig").unwrap();
+    assert_ne!(w.sink(b), first);
+    let group = Stat::of(a.pid).unwrap().pgrp;
+    let mine = |id: &ProcId| Stat::of(id.pid).unwrap().pgrp == group;
+    assert!(mine(&a) && mine(&b));
+    w.tell(Some(a), "clear").unwrap();
+    w.tell(Some(a), "set genio").unwrap();
+    assert_eq!(w.facs(a), Facs::GENIO);
+    assert_ne!(w.sink(a), first);
+}
+
+#[test]
+fn r18_a_set_by_root_marks_the_process_and_by_others_not() {
+    let mut w = World::new();
+    let a = w.sleep();
+    w.tell(Some(a), "set syscall").unwrap();
+    assert_eq!(w.trace(a).unwrap().root, w.me.uid == 0);
+    assert_eq!(w.errno(Some(a), "set root"), libc::EINVAL, "R16: it cannot be named");
+}
+
+#[test]
+fn r19_r20_clear_takes_facilities_away_and_with_the_last_the_file() {
+    let mut w = World::new();
+    let a = w.sleep();
+    w.tell(Some(a), "set syscall,namei").unwrap();
+    let sink = Arc::clone(w.trace(a).unwrap().sink());
+    w.tell(Some(a), "clear syscall").unwrap();
+    assert_eq!((w.facs(a), sink.end()), (Facs::NAMEI, None));
+    w.tell(Some(a), "clear namei").unwrap();
+    assert!(w.trace(a).is_none());
+    assert_eq!(sink.end(), Some(End::Finished));
+    assert_eq!(w.fake.told.lock().last(), Some(&(a.pid, None)));
+}
+
+#[test]
+fn r22_fork_gives_the_child_flags_and_file_only_with_inherit() {
+    let mut w = World::new();
+    let (a, b) = (w.sleep(), w.sleep());
+    w.tell(Some(a), "set syscall").unwrap();
+    let parent = w.ktrace.procs().get(a).unwrap();
+    assert!(w.ktrace.procs().fork(&parent, b.pid).unwrap().is_none());
+    w.tell(Some(a), "set namei +inherit").unwrap();
+    let (_, trace) = w.ktrace.procs().fork(&parent, b.pid).unwrap().unwrap();
+    assert_eq!((trace.facs, trace.inherit), (Facs::SYSCALL | Facs::NAMEI, true));
+    assert_eq!(w.sink(b), w.sink(a));
+}
+
+#[test]
+fn r24_the_file_closes_with_its_last_process() {
+    let mut w = World::new();
+    let a = w.sleep();
+    w.tell(Some(a), "set syscall").unwrap();
+    let proc = w.ktrace.procs().get(a).unwrap();
+    let sink = Arc::clone(w.trace(a).unwrap().sink());
+    w.ktrace.procs().exit(&proc);
+    assert_eq!(sink.end(), Some(End::Finished));
+    assert!(w.trace(a).is_none());
+}
+
+#[test]
+fn r30_giving_a_file_up_releases_every_process_that_writes_to_it() {
+    let mut w = World::new();
+    let (a, b) = (w.sleep(), w.sleep());
+    w.tell(Some(a), "set user +inherit").unwrap();
+    let parent = w.ktrace.procs().get(a).unwrap();
+    w.ktrace.procs().fork(&parent, b.pid).unwrap();
+    let mut file = w.ktrace.open(&w.me, a).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(file.read(4096, 1, &mut out), Ok(Read::Empty));
+    drop(file);
+    // The next write finds that the last reader has gone (EPIPE).
+    w.ktrace.user(&w.me, b, b"id data").unwrap();
+    w.wait("both to be released", || w.trace(a).is_none() && w.trace(b).is_none());
+    w.wait("the sink to be gone at once", || {
+        let mut file = w.ktrace.open(&w.me, a).unwrap();
+        file.read(4096, 1, &mut Vec::new()) == Ok(Read::Empty)
+    });
+}
+
+#[test]
+fn r34_f4_clear_of_an_untraced_process_succeeds_and_needs_no_file() {
+    let mut w = World::new();
+    let a = w.sleep();
+    w.tell(Some(a), "clear").unwrap();
+    w.tell(Some(a), "clear syscall +descend").unwrap();
+}
+
+#[test]
+fn r35_r37_einval_comes_before_esrch_and_pid_0_is_nobody() {
+    let w = World::new();
+    assert_eq!(w.errno(None, "set pid=999999999"), libc::EINVAL);
+    assert_eq!(w.errno(None, "set syscall pid=0"), libc::ESRCH);
+}
+
+#[test]
+fn a_facility_that_cannot_be_given_is_refused_by_name_and_left_out_of_all() {
+    let mut w = World::new();
+    let a = w.sleep();
+    assert_eq!(w.errno(Some(a), "set csw"), libc::EOPNOTSUPP);
+    assert_eq!(w.errno(Some(a), "set syscall backend=ebpf"), libc::EOPNOTSUPP);
+    w.tell(Some(a), "set all").unwrap();
+    assert_eq!(w.facs(a), Facs::DEFAULT);
+}
+
+#[test]
+fn the_state_that_is_read_can_be_written() {
+    let mut w = World::new();
+    let a = w.sleep();
+    assert_eq!(w.ktrace.state(a).unwrap().trim(), "clear");
+    w.tell(Some(a), "set syscall,user +inherit policy=drop size=64K").unwrap();
+    let state = w.ktrace.state(a).unwrap();
+    w.tell(Some(a), "clear").unwrap();
+    w.tell(Some(a), state.trim()).unwrap();
+    assert_eq!(w.ktrace.state(a).unwrap(), state);
+    assert!(state.starts_with("set syscall,user +inherit"), "{state}");
+}
+
+#[test]
+fn a_process_that_is_another_one_now_is_esrch() {
+    let mut w = World::new();
+    let a = w.sleep();
+    let older = ProcId { start: a.start - 1, ..a };
+    assert_eq!(w.errno(Some(older), "set syscall"), libc::ESRCH);
+    assert_eq!(w.ktrace.open(&w.me, older).unwrap_err().errno(), libc::ESRCH);
+}
