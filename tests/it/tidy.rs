@@ -131,6 +131,11 @@ fn unsafe_stands_only_where_it_may() {
             .any(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == keyword));
         assert!(!has || UNSAFE.contains(&file.as_str()), "{file} has {keyword} code");
     }
+    let forbid = format!("#![forbid({keyword}_code)]");
+    let mains = files("src/bin", &[".rs"]).into_iter().chain(files("mountd/src", &["main.rs"]));
+    for (file, text) in mains {
+        assert!(text.contains(&forbid), "{file} does not forbid {keyword} code");
+    }
 }
 
 #[test]
@@ -172,6 +177,20 @@ fn documents_are_there() {
     let changelog = fs::read_to_string(root().join("docs/changelog.md")).unwrap();
     let version = format!("## {}", env!("CARGO_PKG_VERSION"));
     assert!(changelog.contains(&version), "docs/changelog.md has no {version:?}");
+}
+
+/// Links between our documents lead somewhere.
+#[test]
+fn links_lead_somewhere() {
+    for (file, text) in files("", &[".md"]) {
+        let dir = root().join(&file).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(dir.join(path).exists(), "{file} links to {link}");
+            }
+        }
+    }
 }
 
 /// Anyone may clone this: no path of somebody's machine, no note to oneself.
