@@ -132,3 +132,29 @@ fn as_a_helper_of_mount_it_mounts_and_pretends() {
     umount(&mount.point()).unwrap();
     wait_for("the daemon's end", || !fs::exists(format!("/proc/{daemon}")).unwrap());
 }
+
+#[test]
+fn mount_by_every_type_that_names_us() {
+    let Some(mount) = Mount::point_only() else { return };
+    if !crate::support::has("mount.fuse3") {
+        return;
+    }
+    let extra = mount.point().with_file_name("sbin");
+    fs::create_dir(&extra).unwrap();
+    symlink(PROGRAM, extra.join("ktracefs")).unwrap();
+    symlink(PROGRAM, extra.join("mount.ktracefs")).unwrap();
+    // In a mount namespace of its own, where the program is installed as a package would.
+    let script = "set -e\n\
+        mount -t overlay overlay -o lowerdir=\"$1:/usr/sbin\" /usr/sbin\n\
+        for how in 'fuse ktracefs' 'fuse.ktracefs none' 'ktracefs none'; do\n\
+            mount -t $how \"$2\"\n\
+            findmnt -n -t fuse.ktracefs -o FSTYPE \"$2\"\n\
+            head -1 \"$2/README\" > /dev/null\n\
+            umount \"$2\"\n\
+        done";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "timeout", "60", "bash", "-c", script, "sh"]).arg(&extra).arg(mount.point());
+    let out = output(&mut unshare);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "fuse.ktracefs\n".repeat(3), "{}: {said}", out.status);
+}

@@ -107,3 +107,23 @@ fn another_user_sees_the_list_and_nothing_else() {
     let log = output(Command::new("cat").arg(mount.path("error_log")).uid(65534).gid(65534));
     assert!(log.status.success() && log.stdout.is_empty());
 }
+
+#[test]
+fn a_listing_has_every_process_and_none_that_has_gone() {
+    let mount = mounted!();
+    let mut crowd: Vec<Running> = (0..1500).map(|_| Running::idle()).collect();
+    let listed = || -> std::collections::HashSet<i32> {
+        let names = fs::read_dir(mount.point()).unwrap().map(|e| e.unwrap().file_name());
+        names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+    };
+    let pids: Vec<i32> = crowd.iter().map(Running::pid).collect();
+    let there = listed();
+    assert!(pids.iter().all(|pid| there.contains(pid)));
+    for one in &mut crowd {
+        one.signal(Signal::SIGKILL);
+        one.wait();
+    }
+    let left = listed();
+    assert!(pids.iter().all(|pid| !left.contains(pid)));
+    assert_eq!(errno_of(fs::read_dir(mount.path(pids[0].to_string()))), libc::ENOENT);
+}
