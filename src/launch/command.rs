@@ -4,7 +4,7 @@
 //! execve(2) once, with everything made ready before: so the first record is the CALL of that execve.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -163,6 +163,9 @@ fn run(args: &mut dyn Iterator<Item = OsString>) -> Option<()> {
         pair
     });
     let image = Image::new(path.into_vec(), args.map(OsString::into_vec), env)?;
+    // The first record carries the tool's name, not that of the link it was started by.
+    let tool = env::current_exe().ok()?.file_name()?.to_owned();
+    nix::sys::prctl::set_name(&CString::new(tool.into_vec()).ok()?).ok()?;
     // The runtime of this program ignores it; the command must not.
     sys::default_action(Signal::SIGPIPE).ok()?;
 

@@ -30,6 +30,11 @@ fn the_first_record_is_the_exec_and_the_last_call_the_exit() {
     assert!(matches!(recs[0].body(), Body::Emul(b"linux")), "{:?}", recs[0]);
     let first = recs.iter().find(|rec| !matches!(rec.body(), Body::Emul(_))).unwrap();
     assert_eq!(first.call(), Some("execve"), "{recs:#?}");
+    assert_eq!(
+        first.header.stamp.comm.as_bytes(),
+        b"ktrace",
+        "as in NetBSD: the exec is the tool's own call"
+    );
     let execs = recs.iter().filter(|rec| rec.call() == Some("execve")).count();
     assert_eq!(execs, 1);
     assert!(recs.iter().any(|rec| rec.is_path("/bin/true")));

@@ -72,7 +72,8 @@ fn hazard_12_a_tracee_inside_our_own_mount_holds_up_nobody() {
     let reader = std::thread::spawn(move || stream.rest().len());
     let out = tracee.running.output();
     assert!(out.status.success(), "{}", out.status);
-    assert!(reader.join().unwrap() > 1000);
+    let records = reader.join().unwrap();
+    assert!(records > 300, "only {records} records");
 }
 
 #[test]
