@@ -173,6 +173,9 @@ fn hazard_03_job_control_looks_as_before() {
         wait_for("the parent to hear of the stop", || {
             waitpid(pid, Some(flags)).unwrap() == WaitStatus::Stopped(pid, signal)
         });
+        // The answer comes after the tracer has seen the stop: from then on nothing moves.
+        mount.set(sleep.pid(), "set default\n");
+        assert!(matches!(state(sleep.pid()), 'T' | 't'), "it runs on: {}", state(sleep.pid()));
         nix::sys::signal::kill(pid, Signal::SIGCONT).unwrap();
         wait_for("the parent to hear of the continuation", || {
             waitpid(pid, Some(flags)).unwrap() == WaitStatus::Continued(pid)
