@@ -3,6 +3,9 @@
 //! Each tests its facility before it builds anything, encodes one record and appends it whole. What a full or ended
 //! sink means is decided here, and only here.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,8 @@
 //! An open trace file: bound to the sink its process writes to, or waiting for the first it gets.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 

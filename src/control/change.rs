@@ -134,10 +134,11 @@ impl Ktrace {
 
     fn set_one(&self, caller: &Caller, id: ProcId, set: &Set, into: Into<'_>) -> Result<Arc<Sink>> {
         self.may(caller, id)?;
+        let root = cred::is_root_over(caller, id.pid);
         let proc = self.procs.entry(id);
         let _changing = lock(&proc)?;
         let old = proc.trace();
-        only_root_changes_roots(caller, &proc, old.as_deref())?;
+        only_root_changes_roots(root, &proc, old.as_deref())?;
         let backend = match (&set.backend, &old) {
             (None, Some(old)) => self.backend(Some(old.backend))?,
             (name, _) => self.backend(name.as_deref())?,
@@ -152,7 +153,7 @@ impl Ktrace {
         let trace = Arc::new(Trace {
             facs: set.facs | all | same.map_or(Facs::empty(), |t| t.facs),
             inherit: set.inherit || same.is_some_and(|t| t.inherit),
-            root: cred::is_root_over(caller, id.pid) || same.is_some_and(|t| t.root),
+            root: root || same.is_some_and(|t| t.root),
             calls: set.calls.clone().or_else(|| same.and_then(|t| t.calls.clone())),
             backend: backend.name(),
             writer,
@@ -187,15 +188,15 @@ impl Ktrace {
         }
         let applied = backend.apply(proc, Some(Arc::clone(&trace)), by).map(drop);
         // A set-id exec may have come between the permission and the attach: from here on the hooks watch for it.
-        let applied = match (applied, caller.uid) {
-            (Ok(()), 1..) => self.may(caller, proc.id).or_else(|error| match error {
+        let applied = match applied {
+            Ok(()) if !trace.root => self.may(caller, proc.id).or_else(|error| match error {
                 Error::Denied { .. } => {
                     let _ = backend.apply(proc, old.clone().filter(|_| before.is_none()), by);
                     Err(error)
                 }
                 _ => Ok(()),
             }),
-            (applied, _) => applied,
+            applied => applied,
         };
         match applied {
             Ok(()) => {
@@ -252,7 +253,7 @@ impl Ktrace {
     fn clear_one(&self, caller: &Caller, proc: &Arc<Proc>, clear: &Clear) -> Result<()> {
         let _changing = lock(proc)?;
         let Some(old) = proc.trace() else { return Ok(()) };
-        only_root_changes_roots(caller, proc, Some(&old))?;
+        only_root_changes_roots(cred::is_root_over(caller, proc.id.pid), proc, Some(&old))?;
         let by = self.patience(caller, proc.id);
         let facs = clear.facs.map_or(Facs::empty(), |facs| old.facs - facs);
         if facs.is_empty() {
@@ -293,9 +294,9 @@ fn lock(proc: &Proc) -> Result<MutexGuard<'_, ()>> {
 }
 
 /// R33 once more, now that nobody else can set: root may have come between.
-fn only_root_changes_roots(caller: &Caller, proc: &Proc, trace: Option<&Trace>) -> Result<()> {
+fn only_root_changes_roots(root: bool, proc: &Proc, trace: Option<&Trace>) -> Result<()> {
     match trace {
-        Some(trace) if trace.root && caller.uid != 0 => Err(denied(proc.id.pid, "root traces it")),
+        Some(trace) if trace.root && !root => Err(denied(proc.id.pid, "root traces it")),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,8 @@
 //! The table of traced processes, and of those whose trace file is still open or unread after their death.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -223,12 +226,11 @@ impl Proc {
         let mut st = self.state.lock();
         st.waiting.retain(|b| Arc::strong_count(b) > 1);
         let over = st.last.as_mut().is_some_and(|last| {
-            let end = last.sink.end();
-            if end.is_none() {
+            let Some(end) = last.sink.end() else {
                 last.live = Instant::now();
-            }
-            let read = end.is_some() && !last.sink.unread();
-            read || end == Some(End::GaveUp(libc::EPIPE)) || last.live.elapsed() > linger
+                return false;
+            };
+            !last.sink.unread() || end == End::GaveUp(libc::EPIPE) || last.live.elapsed() > linger
         });
         let last = if over { st.last.take() } else { None };
         drop(st);
