@@ -17,7 +17,7 @@ use crate::proc::{Proc, ProcId, Trace};
 use crate::sink::{SIZE_MAX, SIZE_MIN, Sink, Writer};
 
 /// How long a change of one process may wait for that process.
-const CHANGE_MAX: Duration = Duration::from_secs(1);
+pub(super) const CHANGE_MAX: Duration = Duration::from_secs(1);
 
 /// Into which sink a set goes.
 enum Into<'a> {

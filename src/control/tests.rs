@@ -1,5 +1,9 @@
 //! The rules of control, with a backend that only notes what it is told. Processes are real, and nobody traces them.
 
+mod files;
+mod records;
+mod whom;
+
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -12,16 +16,27 @@ use crate::proc::{Proc, Trace};
 use crate::sink::{End, Read};
 
 /// A backend like the others, but that nothing happens.
-#[derive(Default)]
 struct Fake {
+    name: &'static str,
     /// Process and facilities of each change, none for a detach.
     told: Mutex<Vec<(i32, Option<Facs>)>>,
     refused: Mutex<Vec<i32>>,
+    /// Processes that cannot be stopped in time.
+    wedged: Mutex<Vec<i32>>,
+    /// What happens to a process while it is attached.
+    meanwhile: Mutex<Option<fn(&Proc)>>,
+}
+
+impl Fake {
+    fn new(name: &'static str) -> Arc<Fake> {
+        let (told, refused) = (Mutex::default(), Mutex::default());
+        Arc::new(Fake { name, told, refused, wedged: Mutex::default(), meanwhile: Mutex::default() })
+    }
 }
 
 impl Backend for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name
     }
 
     fn facilities(&self) -> Facs {
@@ -35,11 +50,18 @@ impl Backend for Fake {
         }
     }
 
-    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
+    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, by: Instant) -> Result<InForce> {
         if trace.is_some() && self.refused.lock().contains(&proc.id.pid) {
             return Err(Error::Busy { pid: proc.id.pid, why: "another tracer".into() });
         }
         self.told.lock().push((proc.id.pid, trace.map(|t| t.facs)));
+        if let Some(meanwhile) = *self.meanwhile.lock() {
+            meanwhile(proc);
+        }
+        if self.wedged.lock().contains(&proc.id.pid) {
+            std::thread::sleep(by.saturating_duration_since(Instant::now()));
+            return Ok(InForce::Partly);
+        }
         Ok(InForce::All)
     }
 
@@ -57,14 +79,20 @@ impl Backend for Fake {
 struct World {
     ktrace: Arc<Ktrace>,
     fake: Arc<Fake>,
+    /// The second best.
+    other: Arc<Fake>,
     me: Caller,
     children: Vec<Child>,
 }
 
 impl World {
     fn new() -> World {
-        let fake = Arc::new(Fake::default());
-        let options = Options {
+        World::with(|_| ())
+    }
+
+    fn with(choose: impl FnOnce(&mut Options)) -> World {
+        let (fake, other) = (Fake::new("fake"), Fake::new("other"));
+        let mut options = Options {
             size: 1 << 20,
             mem: 64 << 20,
             linger: Duration::from_secs(60),
@@ -73,14 +101,15 @@ impl World {
             ignore_yama: true,
             mountpoint: None,
         };
-        let backend: Arc<dyn Backend> = Arc::clone(&fake) as _;
-        let ktrace = Ktrace::new(options, |_| vec![backend]);
+        choose(&mut options);
+        let backends: Vec<Arc<dyn Backend>> = vec![Arc::clone(&fake) as _, Arc::clone(&other) as _];
+        let ktrace = Ktrace::new(options, |_| backends);
         let me = Caller {
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
             tid: nix::unistd::gettid().as_raw(),
         };
-        World { ktrace, fake, me, children: Vec::new() }
+        World { ktrace, fake, other, me, children: Vec::new() }
     }
 
     fn spawn(&mut self, command: &mut Command) -> ProcId {
@@ -108,6 +137,24 @@ impl World {
 
     fn facs(&self, id: ProcId) -> Facs {
         self.trace(id).map_or(Facs::empty(), |t| t.facs)
+    }
+
+    /// What an open of its trace file has for a reader now.
+    fn read(&self, id: ProcId) -> Result<Read> {
+        self.ktrace.open(&self.me, id)?.read(1 << 16, 1, &mut Vec::new())
+    }
+
+    /// The value in a line of its `stat`.
+    fn stat(&self, id: ProcId, name: &str) -> String {
+        let text = self.ktrace.proc_stat(id).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+    }
+
+    /// As if it had been a child of the other, which has the inherit flag.
+    fn fork(&self, parent: ProcId, child: ProcId) {
+        let parent = self.ktrace.procs().get(parent).unwrap();
+        self.ktrace.procs().fork(&parent, child.pid).unwrap().unwrap();
     }
 
     fn sink(&self, id: ProcId) -> u64 {
@@ -202,9 +249,6 @@ fn r17_into_the_same_file_facilities_add_up_into_another_nothing_stays() {
     assert_eq!((w.facs(a), w.sink(a)), (Facs::SYSCALL | Facs::NAMEI, first));
     w.tell(Some(b), "set psig").unwrap();
     assert_ne!(w.sink(b), first);
-    let group = Stat::of(a.pid).unwrap().pgrp;
-    let mine = |id: &ProcId| Stat::of(id.pid).unwrap().pgrp == group;
-    assert!(mine(&a) && mine(&b));
     w.tell(Some(a), "clear").unwrap();
     w.tell(Some(a), "set genio").unwrap();
     assert_eq!(w.facs(a), Facs::GENIO);
