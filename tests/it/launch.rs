@@ -1,7 +1,7 @@
 //! `ktrace COMMAND` and `ktruss COMMAND`: the command's status, its first and last call, the mount.
 
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -160,7 +160,7 @@ fn the_keyboards_interrupt_is_the_commands() {
     let mount = Mount::new();
     let file = mount.scratch().join("out");
     let mut ktrace = command("ktrace");
-    ktrace.env("KTRACE_MOUNT", mount.point()).arg("-f").arg(&file).process_group(0);
+    ktrace.env("KTRACE_MOUNT", mount.point()).arg("-f").arg(&file);
     ktrace.args(["sh", "-c", "trap 'echo caught; exit 6' INT; echo ready; while :; do sleep 0.05; done"]);
     let mut running = Running::spawn(ktrace.stdout(Stdio::piped()));
     let mut out = std::io::BufReader::new(running.0.stdout.take().unwrap());

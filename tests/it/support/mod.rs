@@ -7,6 +7,7 @@ pub(crate) mod tracee;
 use std::env;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -72,13 +73,13 @@ pub(crate) fn command(name: &str) -> Command {
     })
 }
 
-/// A child that is killed and reaped when this is dropped.
+/// A child that is killed and reaped when this is dropped, with all that it started: it leads a process group.
 #[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
     pub(crate) fn spawn(command: &mut Command) -> Running {
-        let child = command.spawn();
+        let child = command.process_group(0).spawn();
         Running(child.unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
 
@@ -121,8 +122,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already. Not waited for without bound: in a wedged mount it may be unkillable.
-        let _ = self.0.kill();
+        // They may have ended already. Not waited for without bound: in a wedged mount they may be unkillable.
+        let _ = nix::sys::signal::killpg(
+            nix::unistd::Pid::from_raw(self.pid()),
+            nix::sys::signal::Signal::SIGKILL,
+        );
         let by = Instant::now() + Duration::from_secs(5);
         while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < by {
             thread::sleep(Duration::from_millis(1));
