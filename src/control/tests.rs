@@ -4,8 +4,11 @@ mod files;
 mod records;
 mod whom;
 
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::*;
 use crate::backend::{InForce, Want};
@@ -113,7 +116,8 @@ impl World {
     }
 
     fn spawn(&mut self, command: &mut Command) -> ProcId {
-        let child = command.spawn().unwrap();
+        // Whoever waits for the end of our output must not wait for these.
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pid = child.id() as i32;
         self.children.push(child);
         ProcId::of(pid).unwrap()
@@ -173,6 +177,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let parents: Vec<i32> = self.children.iter().map(|child| child.id() as i32).collect();
+        for pid in proc::descendants(&parents) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
@@ -220,9 +228,6 @@ fn r14_descend_reaches_all_descendants() {
     }
     w.tell(Some(a), "clear +descend").unwrap();
     assert!(tree.iter().all(|&pid| w.trace(ProcId::of(pid).unwrap()).is_none()));
-    for pid in tree {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-    }
 }
 
 #[test]

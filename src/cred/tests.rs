@@ -2,7 +2,7 @@
 
 use super::*;
 use nix::unistd::{self, Gid, Uid};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 fn creds(uid: [u32; 3], gid: [u32; 3]) -> Creds {
     Creds { uid, gid, ..Creds::default() }
@@ -80,7 +80,7 @@ struct Sleeper(Child);
 
 impl Sleeper {
     fn new(program: &str, args: &[&str]) -> Sleeper {
-        Sleeper(Command::new(program).args(args).env(PART, "1").spawn().unwrap())
+        Sleeper(Command::new(program).args(args).env(PART, "1").stdout(Stdio::null()).spawn().unwrap())
     }
 
     fn pid(&self) -> i32 {

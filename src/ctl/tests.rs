@@ -47,6 +47,8 @@ fn all_is_a_group_first_and_a_target_later() {
     assert_eq!(set("set csw all").target, Some(Target::All));
     assert_eq!(clear("clear all"), Clear { target: Some(Target::All), ..Clear::default() });
     assert_eq!(clear("clear all pid=5"), Clear { target: Some(Target::Pid(5)), ..Clear::default() });
+    // The flag goes with all facilities: what is printed must not mean the flag alone.
+    assert_eq!(clear("clear all +inherit pid=5"), clear("clear all pid=5"));
     assert_eq!(clear("clear csw all").target, Some(Target::All));
 }
 

@@ -47,7 +47,6 @@ fn r17_descend_moves_a_descendant_into_the_file() {
     w.tell(Some(child), "set syscall").unwrap();
     w.tell(Some(a), "set namei +descend").unwrap();
     assert_eq!((w.facs(child), w.sink(child)), (Facs::NAMEI, w.sink(a)));
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.pid), nix::sys::signal::Signal::SIGKILL);
 }
 
 #[test]

@@ -163,7 +163,6 @@ fn r36_descend_goes_on_past_a_parent_that_refuses() {
     w.fake.refused.lock().push(child.pid);
     w.tell(Some(child), "clear").unwrap();
     assert_eq!(w.errno(Some(a), "set syscall +descend"), libc::EBUSY, "none could be changed");
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.pid), nix::sys::signal::Signal::SIGKILL);
 }
 
 #[test]
