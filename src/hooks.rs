@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::facility::Facs;
-use crate::proc::{Proc, ProcTable, Trace};
+use crate::proc::{Proc, ProcTable, Stat, Trace};
 use crate::record::{self, Args, Body, Psig, Stamp};
 use crate::sink::{Appended, Policy, Sink};
 use crate::syscall::Abi;
@@ -130,7 +130,7 @@ impl Recorder {
                 Appended::Lost | Appended::Ended => return false,
                 Appended::Full if sink.policy() == Policy::Block => {
                     let by = *deadline.get_or_insert_with(|| Instant::now() + BLOCK_MAX);
-                    if !self.somebody_reads(sink) || !sink.wait_for_room(by) {
+                    if !self.somebody_reads(sink) || !sink.wait_for_room(by, || self.is_held(stamp.pid)) {
                         sink.lose(self.buf.len());
                         return false;
                     }
@@ -143,6 +143,12 @@ impl Recorder {
             }
         }
         false
+    }
+
+    /// A process that was killed, or is to be let go, must not be kept waiting for a reader.
+    fn is_held(&self, pid: i32) -> bool {
+        let released = self.procs.get_pid(pid).is_some_and(|proc| proc.is_releasing());
+        !released && Stat::of(pid).is_ok_and(|stat| !stat.is_dead())
     }
 
     /// A reader that we ourselves hold stopped can make no room: waiting for it would be a deadlock.

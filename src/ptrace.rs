@@ -254,6 +254,9 @@ impl Backend for Ptrace {
 
     fn shutdown(&self, by: Instant) {
         let pids: Vec<i32> = self.shared.tracers.lock().keys().copied().collect();
+        for proc in pids.iter().filter_map(|&pid| self.shared.procs.get_pid(pid)) {
+            proc.set_releasing(true);
+        }
         let left: Vec<Receiver<()>> = pids
             .into_iter()
             .filter_map(|pid| {

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
@@ -120,6 +120,8 @@ struct Slot {
     armed: Option<Waker>,
 }
 
+/// How often a wait for room looks whether it is still worth it.
+const TURN: Duration = Duration::from_millis(10);
 /// Room kept for the record that says why tracing ended.
 const RESERVE: usize = 256;
 
@@ -257,17 +259,22 @@ impl Sink {
     }
 
     /// Waits until a reader has made room, the policy changed, or the sink ended; false where `until` came first, and
-    /// at once where an earlier wait was in vain and no reader has moved since.
-    pub fn wait_for_room(&self, until: Instant) -> bool {
+    /// at once where an earlier wait was in vain and no reader has moved since. `worth` is asked now and then whether to
+    /// wait on; where it says no, the answer is false too, and the next wait is not the worse for it.
+    pub fn wait_for_room(&self, until: Instant, worth: impl Fn() -> bool) -> bool {
         let mut st = self.state.lock();
         if st.stalled {
             return false;
         }
         st.waiting_for_room += 1;
-        let timed_out = st.end.is_none() && self.room.wait_until(&mut st, until).timed_out();
+        let mut moved = st.end.is_some();
+        while !moved && Instant::now() < until && worth() {
+            let turn = until.min(Instant::now() + TURN);
+            moved = !self.room.wait_until(&mut st, turn).timed_out();
+        }
         st.waiting_for_room -= 1;
-        st.stalled = timed_out;
-        !timed_out
+        st.stalled = !moved && Instant::now() >= until;
+        moved
     }
 
     /// Gives the sink up (R30): a last record says why, readers may read what is there, then EOF.

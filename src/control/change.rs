@@ -158,9 +158,12 @@ impl Ktrace {
             backend: backend.name(),
             writer,
         });
-        self.bring_in_force(caller, &proc, backend, old, trace)?;
-        if let Some(policy) = set.policy {
-            sink.set_policy(policy);
+        // At once, and first: the process may be waiting for a reader as the old policy demands.
+        let before = sink.policy();
+        sink.set_policy(policy);
+        if let Err(error) = self.bring_in_force(caller, &proc, backend, old, trace) {
+            sink.set_policy(before);
+            return Err(error);
         }
         if sink.end().is_some() {
             // It was given up while this process joined it: the keeper may have looked too early.
@@ -276,9 +279,12 @@ impl Ktrace {
     /// R20: nothing is traced any more, and the trace file is let go. What happened before is in it.
     pub(super) fn release(&self, proc: &Arc<Proc>, old: &Arc<Trace>, by: Instant) -> Result<()> {
         let backend = self.backend(Some(old.backend))?;
+        proc.set_releasing(true);
         // Gone is as good as released.
         let _ = backend.settle(proc, by);
-        match backend.apply(proc, None, by) {
+        let released = backend.apply(proc, None, by);
+        proc.set_releasing(false);
+        match released {
             Ok(_) | Err(Error::Gone { .. }) => {}
             Err(error) => return Err(error),
         }

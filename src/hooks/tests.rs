@@ -5,7 +5,8 @@ use crate::proc::ProcId;
 use crate::record::{Comm, Decoder, Time};
 use crate::sink::{Budget, End, Read, Reader, SIZE_MIN};
 
-const PID: i32 = 5;
+/// A process that is always there.
+const PID: i32 = 1;
 
 fn trace(facs: Facs, policy: Policy, root: bool, owner: u32) -> Trace {
     let sink = Sink::new(SIZE_MIN, policy, owner, &Budget::new(1 << 20), None).unwrap();

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ pub struct Proc {
     pub id: ProcId,
     /// Held by whoever changes what is traced of this process, for as long as the change takes.
     pub changing: Mutex<()>,
+    /// Set while somebody wants it let go: then nothing waits for a reader on its behalf.
+    releasing: AtomicBool,
     abi: AtomicU8,
     state: Mutex<State>,
 }
@@ -117,7 +119,23 @@ impl Binding {
 
 impl Proc {
     fn new(id: ProcId) -> Arc<Proc> {
-        Arc::new(Proc { id, changing: Mutex::new(()), abi: AtomicU8::new(0), state: Mutex::default() })
+        Arc::new(Proc {
+            id,
+            changing: Mutex::new(()),
+            releasing: AtomicBool::new(false),
+            abi: AtomicU8::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Says that it is to be let go, or that it was.
+    pub fn set_releasing(&self, releasing: bool) {
+        self.releasing.store(releasing, Ordering::Relaxed);
+    }
+
+    /// True while it is to be let go.
+    pub fn is_releasing(&self) -> bool {
+        self.releasing.load(Ordering::Relaxed)
     }
 
     /// What is traced now.

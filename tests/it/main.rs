@@ -3,6 +3,7 @@
 //! | module | proves |
 //! |---|---|
 //! | [`documents`] | the session of the README works, tests named as proofs exist |
+//! | [`blocked`] | policy block holds up its process and nobody else |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
@@ -12,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets a surprise has failed")]
 
+mod blocked;
 mod documents;
 mod hazards;
 mod launch;
