@@ -253,7 +253,7 @@ impl Ktrace {
         Ok(sink)
     }
 
-    fn clear_one(&self, caller: &Caller, proc: &Arc<Proc>, clear: &Clear) -> Result<()> {
+    pub(super) fn clear_one(&self, caller: &Caller, proc: &Arc<Proc>, clear: &Clear) -> Result<()> {
         let _changing = lock(proc)?;
         let Some(old) = proc.trace() else { return Ok(()) };
         only_root_changes_roots(cred::is_root_over(caller, proc.id.pid), proc, Some(&old))?;

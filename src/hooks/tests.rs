@@ -169,6 +169,11 @@ fn policy_block_waits_until_a_reader_has_made_room() {
         let whole = r.genio(at, 1, false, &[0; 1000]);
         (whole, t)
     });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(100) {
+        assert!(!writing.is_finished(), "it did not wait");
+        thread::yield_now();
+    }
     let by = Instant::now() + Duration::from_secs(30);
     let mut got = 0;
     while !writing.is_finished() {

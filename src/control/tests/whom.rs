@@ -137,6 +137,18 @@ fn r15_r33_of_all_processes_the_user_gets_his_own() {
 }
 
 #[test]
+fn r33_counts_at_the_change_and_not_only_before_it() {
+    let mut w = World::new();
+    let Some((target, user)) = nobody(&mut w) else { return };
+    // Root has come after the user's permission was looked at.
+    w.tell(Some(target), "set user").unwrap();
+    let proc = w.ktrace.procs().get(target).unwrap();
+    let why = w.ktrace.clear_one(&user, &proc, &ctl::Clear::default()).unwrap_err();
+    assert_eq!(why.errno(), libc::EPERM);
+    assert!(w.trace(target).is_some());
+}
+
+#[test]
 fn r33_is_asked_again_when_the_process_is_attached() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
