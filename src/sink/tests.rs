@@ -168,6 +168,18 @@ fn policy_block_waits_for_a_reader_and_not_again_where_that_was_in_vain() {
 }
 
 #[test]
+fn a_record_larger_than_the_ring_is_lost_and_counted_and_ends_nothing() {
+    for policy in [Policy::Stop, Policy::Drop, Policy::Block, Policy::Overwrite] {
+        let sink = sink(policy);
+        append(&sink, 1, 1, 8);
+        assert_eq!(append(&sink, 1, 2, SIZE_MIN), Appended::Lost, "{policy}");
+        append(&sink, 1, 3, 8);
+        let lost = format!("lost 1 records, {} bytes", record(1, 2, SIZE_MIN).len());
+        assert_eq!(read(&mut sink.reader()), ["emul linux", "1", &lost, "3"], "{policy}");
+    }
+}
+
+#[test]
 fn a_slow_reader_is_moved_forward_and_told_while_another_keeps_up() {
     let sink = sink(Policy::Stop);
     let (mut slow, mut fast) = (sink.reader(), sink.reader());

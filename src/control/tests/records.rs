@@ -103,8 +103,9 @@ fn r30_a_full_file_releases_all_its_writers_and_is_logged_once() {
     w.fork(a, b);
     let sink = Arc::clone(w.trace(a).unwrap().sink());
     // More than it can hold.
+    let written = [b"id ".as_slice(), &[b'x'; 2000]].concat();
     for _ in 0..20 {
-        w.ktrace.user(&w.me, b, &[b'x'; 2000]).unwrap();
+        w.ktrace.user(&w.me, b, &written).unwrap();
     }
     assert_eq!(sink.end(), Some(End::GaveUp(libc::EAGAIN)));
     w.wait("both to be released", || w.trace(a).is_none() && w.trace(b).is_none());
