@@ -129,7 +129,7 @@ impl Reader {
 
     /// Puts an EMUL record before the first record of each process and clears the ring's mark in all of them, from
     /// `at` on. Gives what those from `ring` on stand for.
-    fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, mut ring: usize) -> Tally {
+    fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, ring: usize) -> Tally {
         let mut given = Tally::default();
         while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
             let mark = Mark::take(&mut out[at..]);
@@ -142,7 +142,6 @@ impl Reader {
                 record::encode(&mut emul, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
                 out.splice(at..at, emul.iter().copied());
                 at += emul.len();
-                ring += emul.len();
             }
             at += len;
         }
