@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 pub use crate::policy::Policy;
@@ -102,7 +102,10 @@ struct State {
     lost: Tally,
     /// A bounded wait for room ended in vain; nobody waits again until a reader moves.
     stalled: bool,
-    waiting_for_room: usize,
+    /// How often something has happened that may have made room: a reader moved or left, the policy changed.
+    moves: u64,
+    /// `moves` when a record last had no room.
+    full_at: u64,
     counts: Counts,
     /// The stamp of the newest event, for records about the stream.
     last: Stamp,
@@ -154,7 +157,8 @@ impl Sink {
             read_out: false,
             lost: Tally::default(),
             stalled: false,
-            waiting_for_room: 0,
+            moves: 0,
+            full_at: 0,
             counts: Counts::default(),
             last: Stamp::default(),
             last_abi: Abi::Linux,
@@ -181,7 +185,9 @@ impl Sink {
 
     /// Changes the policy at once.
     pub fn set_policy(&self, policy: Policy) {
-        self.state.lock().policy = policy;
+        let mut st = self.state.lock();
+        st.policy = policy;
+        st.moved();
         self.room.notify_all();
     }
 
@@ -245,7 +251,10 @@ impl Sink {
             return Appended::Whole;
         }
         match st.policy {
-            Policy::Stop | Policy::Block => Appended::Full,
+            Policy::Stop | Policy::Block => {
+                st.full_at = st.moves;
+                Appended::Full
+            }
             Policy::Drop | Policy::Overwrite => {
                 st.lose(record.len());
                 Appended::Lost
@@ -266,15 +275,18 @@ impl Sink {
         if st.stalled {
             return false;
         }
-        st.waiting_for_room += 1;
-        let mut moved = st.end.is_some();
-        while !moved && Instant::now() < until && worth() {
-            let turn = until.min(Instant::now() + TURN);
-            moved = !self.room.wait_until(&mut st, turn).timed_out();
+        let moved = |st: &State| st.moves != st.full_at || st.end.is_some();
+        while !moved(&st) && Instant::now() < until {
+            // Asked without the lock: the answer may need locks under which somebody asks about this sink.
+            if !MutexGuard::unlocked(&mut st, &worth) {
+                return moved(&st);
+            }
+            if !moved(&st) {
+                self.room.wait_until(&mut st, until.min(Instant::now() + TURN));
+            }
         }
-        st.waiting_for_room -= 1;
-        st.stalled = !moved && Instant::now() >= until;
-        moved
+        st.stalled = !moved(&st);
+        !st.stalled
     }
 
     /// Gives the sink up (R30): a last record says why, readers may read what is there, then EOF.
@@ -350,6 +362,12 @@ impl State {
             _ => fastest.unwrap_or(0),
         };
         self.ring.make_room(len, droppable)
+    }
+
+    /// There may be room now.
+    fn moved(&mut self) {
+        self.moves += 1;
+        self.stalled = false;
     }
 
     /// Adds a record about the stream where the room kept for it is free, at the newest event's place.

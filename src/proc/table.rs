@@ -241,18 +241,25 @@ impl Proc {
         if self.trace().is_none() && self.died().is_none() && self.id.check().is_err() {
             self.die();
         }
+        let last = {
+            let mut st = self.state.lock();
+            st.waiting.retain(|b| Arc::strong_count(b) > 1);
+            st.last.as_ref().map(|last| Arc::clone(&last.sink))
+        };
+        let Some(sink) = last else { return };
+        // A sink's lock is never taken under ours: who waits for room in it asks about its process.
+        let (end, unread) = (sink.end(), sink.unread());
         let mut st = self.state.lock();
-        st.waiting.retain(|b| Arc::strong_count(b) > 1);
-        let over = st.last.as_mut().is_some_and(|last| {
-            let Some(end) = last.sink.end() else {
+        let over = st.last.as_mut().filter(|last| Arc::ptr_eq(&last.sink, &sink)).is_some_and(|last| {
+            let Some(end) = end else {
                 last.live = Instant::now();
                 return false;
             };
-            !last.sink.unread() || end == End::GaveUp(libc::EPIPE) || last.live.elapsed() > linger
+            !unread || end == End::GaveUp(libc::EPIPE) || last.live.elapsed() > linger
         });
         let last = if over { st.last.take() } else { None };
         drop(st);
-        drop(last);
+        drop((sink, last));
     }
 
     /// True while there is a reason to keep it in the table.

@@ -120,10 +120,8 @@ impl Reader {
             slot.pos = pos + bytes as u64;
             slot.met += given;
         }
-        st.stalled = false;
-        if st.waiting_for_room > 0 {
-            self.sink.room.notify_all();
-        }
+        st.moved();
+        self.sink.room.notify_all();
         Read::Data
     }
 
@@ -184,7 +182,8 @@ impl Drop for Reader {
         let mut st = self.sink.state.lock();
         st.slots.remove(&self.slot);
         st.read_out |= self.at_end;
-        // Nobody is left to wait for: the next append finds out.
+        // Perhaps nobody is left to wait for: the next append finds out.
+        st.moved();
         self.sink.room.notify_all();
     }
 }

@@ -168,6 +168,35 @@ fn policy_block_waits_for_a_reader_and_not_again_where_that_was_in_vain() {
 }
 
 #[test]
+fn policy_block_does_not_miss_the_reader_that_came_first() {
+    let later = || Instant::now() + Duration::from_secs(20);
+    for what in ["reads", "leaves", "another policy"] {
+        let sink = sink(Policy::Block);
+        let mut reader = sink.reader();
+        assert_eq!(fill(&sink, 0).1, Appended::Full);
+        // Between the append and the wait, and while the wait asks whether it is worth it.
+        let change = |reader: &mut Reader| match what {
+            "reads" => drop(read(reader)),
+            "leaves" => drop(std::mem::replace(reader, sink.reader())),
+            _ => sink.set_policy(Policy::Drop),
+        };
+        change(&mut reader);
+        let by = later();
+        assert!(sink.wait_for_room(by, || panic!("{what}: there may be room already")));
+        let (first, _) = fill(&sink, 1000);
+        assert!(first >= 1000);
+        sink.set_policy(Policy::Block);
+        assert_eq!(fill(&sink, 2000).1, Appended::Full);
+        let reader = Mutex::new(reader);
+        let worth = || {
+            change(&mut reader.lock());
+            true
+        };
+        assert!(sink.wait_for_room(by, worth) && Instant::now() < by, "{what}");
+    }
+}
+
+#[test]
 fn a_record_larger_than_the_ring_is_lost_and_counted_and_ends_nothing() {
     for policy in [Policy::Stop, Policy::Drop, Policy::Block, Policy::Overwrite] {
         let sink = sink(policy);
