@@ -52,6 +52,8 @@ struct Shared {
     tracers: Mutex<HashMap<i32, Entry>>,
     /// Cost of the processes that are no longer traced.
     past: Meter,
+    /// Where threads that were let go slept.
+    sleeps: restart::Sleeps,
     /// Without CAP_SYS_PTRACE a set-id program must not be executed under us (hazard 21).
     privileged: bool,
 }
@@ -126,7 +128,13 @@ impl Ptrace {
     /// For the processes of this table.
     pub fn new(procs: Arc<ProcTable>) -> Arc<Ptrace> {
         let privileged = has_cap_sys_ptrace();
-        let shared = Shared { procs, tracers: Mutex::default(), past: Meter::default(), privileged };
+        let shared = Shared {
+            procs,
+            tracers: Mutex::default(),
+            past: Meter::default(),
+            sleeps: Default::default(),
+            privileged,
+        };
         Arc::new(Ptrace { shared: Arc::new(shared) })
     }
 

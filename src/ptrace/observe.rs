@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::memory::{Memory, Span};
+use super::restart::Outcome;
 use super::signals::{self, Action};
 use super::stop::Stopped;
 use super::task::{Call, Task, at, now};
@@ -103,10 +104,16 @@ impl Observer {
             return Resume::With(0);
         }
         self.flush(task);
+        // A call in whose midst we came: it shows as the program made it.
+        let began = task.sleep.take().filter(|_| task.changed.is_some()).map_or(time, |sleep| sleep.began);
+        let mut args = args;
+        if let Some(changed) = &task.changed {
+            args[changed.register.argument()] = changed.was;
+        }
         let known = syscall::lookup(abi, number);
         let wanted =
             task.trace.as_ref().is_some_and(|t| t.calls.as_ref().is_none_or(|c| c.contains(abi, number)));
-        let call = Call { abi, number, known, args, wanted, began: time };
+        let call = Call { abi, number, known, args, wanted, began };
         task.call = Some(call);
         if !self.shared.privileged && known.is_some_and(setid::is_exec) && setid::gains(task.tid, &call) {
             return Resume::Abandon;
@@ -144,7 +151,14 @@ impl Observer {
             task.call = unseen(stopped, abi);
         }
         let is_restart = (-516..=-512).contains(&result);
-        if interrupted && (is_restart || restart::restart(task, stopped)) {
+        let sees_exit = task.needs_calls(self.shared.privileged);
+        let outcome = match interrupted && !is_restart {
+            true => restart::restart(task, stopped, sees_exit, &self.shared.sleeps),
+            false => Outcome::Untouched,
+        };
+        if let Outcome::TimedOut(result) = outcome {
+            self.over(task, time, result);
+        } else if (interrupted && is_restart) || outcome == Outcome::Restarted {
             // Whether the program will ever see this, the next stop tells. Until then the call is not over.
             task.held = Some((time, result));
             task.restarting = true;
@@ -267,9 +281,19 @@ impl Observer {
         // Without the facility the action matters only to a call that an ignored signal has ended.
         let action = signals::action(task.tid, signo);
         if action == Action::Ignored {
-            task.restarting = restart::restart(task, stopped) || task.restarting;
+            let sees_exit = task.needs_calls(self.shared.privileged);
+            match restart::restart(task, stopped, sees_exit, &self.shared.sleeps) {
+                Outcome::Untouched => {}
+                Outcome::Restarted => task.restarting = true,
+                Outcome::TimedOut(result) => {
+                    task.held = task.held.map(|(time, _)| (time, result));
+                    self.flush(task);
+                }
+            }
             return Resume::With(signo);
         }
+        // The handler's frame keeps the registers as the program had them.
+        restart::put_back(task, stopped);
         self.flush(task);
         task.call = None;
         if !psig_on || action == Action::JobControl {

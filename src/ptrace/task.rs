@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use libc::user_regs_struct;
 
 use super::Meter;
+use super::restart::Sleep;
 use super::stop::Traced;
 use crate::facility::Facs;
 use crate::hooks::At;
@@ -44,6 +45,15 @@ pub(super) enum Register {
 }
 
 impl Register {
+    /// Which argument it holds.
+    pub(super) fn argument(self) -> usize {
+        match self {
+            Register::Rdx => 2,
+            Register::R10 => 3,
+            Register::R8 => 4,
+        }
+    }
+
     /// Its place among the registers.
     pub(super) fn of(self, regs: &mut user_regs_struct) -> &mut u64 {
         match self {
@@ -74,6 +84,8 @@ pub(super) struct Task {
     pub(super) restarting: bool,
     /// The argument that a restart has changed, as the program had it (hazard 1).
     pub(super) changed: Option<Changed>,
+    /// The sleep that our last stop fell into.
+    pub(super) sleep: Option<Sleep>,
     /// A caught signal on its way to its handler (hazard 10).
     pub(super) signal: Option<(Time, Psig)>,
 }
@@ -93,6 +105,7 @@ impl Task {
             held: None,
             restarting: false,
             changed: None,
+            sleep: None,
             signal: None,
         }
     }

@@ -147,7 +147,8 @@ impl Tracer {
             Stop::Group => self.resume(stopped, 0),
             Stop::Trap => {
                 if interrupted {
-                    restart::restart(task, &stopped);
+                    let sees_exit = task.needs_calls(self.shared.privileged);
+                    restart::restart(task, &stopped, sees_exit, &self.shared.sleeps);
                 }
                 self.resume(stopped, 0);
             }
@@ -176,6 +177,7 @@ impl Tracer {
         let Some(task) = self.tasks.get_mut(&tid) else { return stopped.cont(signal) };
         if task.trace.is_none() {
             restart::put_back(task, &stopped);
+            self.shared.sleeps.remember(tid, task.sleep);
             stopped.detach(signal);
             self.left(tid);
         } else if task.needs_calls(self.shared.privileged) {

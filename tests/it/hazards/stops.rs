@@ -127,6 +127,27 @@ fn hazard_01_a_timeout_does_not_begin_again_and_its_register_is_kept() {
 }
 
 #[test]
+fn hazard_01_no_series_of_attach_and_clear_makes_a_sleep_endless_or_short() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // Each stop lets the timeout begin again where nothing bounds it: as they never cease, the program would not end.
+    for change in
+        [["set default\n", "clear\n"], ["set psig\n", "clear\n"], ["set default\n", "clear syscall,sysret\n"]]
+    {
+        let mut naps = Running::spawn(Command::new(program("naps")).arg("4").stdout(Stdio::piped()));
+        let pid = naps.pid();
+        wait_for("the program's end", || {
+            for line in change {
+                let _ = mount.ctl(pid, line);
+            }
+            naps.0.try_wait().unwrap().is_some()
+        });
+        let out = naps.output();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "0 wrong, 0 early\n".repeat(4), "{change:?}");
+    }
+}
+
+#[test]
 fn hazard_01_the_stream_shows_no_stop_of_ours() {
     need!("fuse", "ptrace");
     let mount = Mount::new();

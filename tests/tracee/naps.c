@@ -1,0 +1,62 @@
+/* Sleeps argv[1] times for 150 ms by each of epoll_wait, epoll_pwait2, sigtimedwait and semtimedop, and prints for each
+   call how many ended with anything but their timeout, and how many before it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+int main(int argc, char **argv)
+{
+	int turns = argc > 1 ? atoi(argv[1]) : 1, ep = epoll_create1(0), sem = semget(IPC_PRIVATE, 1, 0600);
+	struct timespec nap = { 0, 150000000 };
+	struct sembuf down = { 0, -1, 0 };
+	struct epoll_event ev;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (int call = 0; call < 4; call++) {
+		int wrong = 0, early = 0;
+
+		for (int i = 0; i < turns; i++) {
+			double began = now();
+			long r;
+
+			errno = 0;
+			switch (call) {
+			case 0:
+				r = syscall(SYS_epoll_wait, ep, &ev, 1, 150);
+				break;
+			case 1:
+				r = syscall(SYS_epoll_pwait2, ep, &ev, 1, &nap, NULL, 8);
+				break;
+			case 2:
+				r = sigtimedwait(&set, NULL, &nap);
+				break;
+			default:
+				r = semtimedop(sem, &down, 1, &nap);
+			}
+			wrong += call < 2 ? r != 0 : r != -1 || errno != EAGAIN;
+			early += now() - began < 0.1499;
+		}
+		printf("%d wrong, %d early\n", wrong, early);
+	}
+	semctl(sem, 0, IPC_RMID);
+	return 0;
+}
