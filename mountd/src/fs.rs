@@ -156,8 +156,11 @@ impl Fs {
     /// ESRCH for what belongs to a process that is gone.
     pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
         let node = self.node(ino)?;
-        if let Node::Dir(id) | Node::File(id, _) = node {
-            self.exists(id)?;
+        match node {
+            // Whoever has it open reads on to its end. By its name it is found only while it is there.
+            Node::File(_, PidFile::Trace | PidFile::Text) => {}
+            Node::Dir(id) | Node::File(id, _) => self.exists(id)?,
+            _ => {}
         }
         Ok(self.attr_of(ino, node))
     }

@@ -64,6 +64,8 @@ pub struct Session {
     mount: Mount,
     signals: Signals,
     child: Option<Child>,
+    /// The process whose trace file was made for this run: it is cleared where we leave before its end.
+    made: Option<i32>,
 }
 
 impl Session {
@@ -102,7 +104,7 @@ impl Session {
             }
         };
         match launcher.go(mount.point(), &request.set_line(Target::Own)) {
-            Ok(child) => Ok(Session { trace, mount, signals, child: Some(child) }),
+            Ok(child) => Ok(Session { trace, mount, signals, child: Some(child), made: None }),
             Err(NotStarted::Ctl(errno)) => Err(refused(&mount, "cannot trace the command", errno)),
             Err(NotStarted::Other(failure)) => Err(failure),
         }
@@ -111,9 +113,11 @@ impl Session {
     /// `dir` is where the `ctl` stands under the mount, `pid` whose trace file is read.
     fn process(dir: &str, pid: i32, line: &str, who: &str) -> Result<Session, Failure> {
         let (signals, mount) = Session::prepare()?;
+        // A group gets a file of its own; a process goes on with the one it has.
+        let is_new = dir.is_empty() || field(&mount, pid, "ctl", "clear").is_some();
         write_ctl(&mount, dir, line, who)?;
         let trace = open_trace(&mount, pid)?;
-        Ok(Session { trace, mount, signals, child: None })
+        Ok(Session { trace, mount, signals, child: None, made: is_new.then_some(pid) })
     }
 
     fn prepare() -> Result<(Signals, Mount), Failure> {
@@ -163,7 +167,14 @@ impl Session {
     /// Ends as the command ended, or of the signal that ended following. Stops reading first, so that what is still
     /// traced runs on untraced, and unmounts what was mounted for this run.
     pub fn finish(self, ended: Ended) -> ! {
-        let Session { trace, mount, signals, child } = self;
+        let Session { trace, mount, signals, child, made } = self;
+        // Without a reader tracing would end by itself, but only at the next event. Whoever reads too, keeps it.
+        if let (Ended::Signal(_), Some(pid)) = (ended, made)
+            && field(&mount, pid, "stat", "readers ").is_some_and(|readers| readers == "1")
+        {
+            // Gone, or cleared by somebody else: then nothing is left to do.
+            let _ = write_ctl(&mount, &pid.to_string(), "clearfile\n", "");
+        }
         drop(trace);
         drop(mount);
         let signal = match (ended, child) {
@@ -240,6 +251,12 @@ fn write_ctl(mount: &Mount, dir: &str, line: &str, who: &str) -> Result<(), Fail
         Some(errno) => refused(mount, who, Errno::from_raw(errno)),
         None => cannot(&e),
     })
+}
+
+/// What follows `word` at the start of a line of a process's file.
+fn field(mount: &Mount, pid: i32, file: &str, word: &str) -> Option<String> {
+    let text = std::fs::read_to_string(mount.point().join(pid.to_string()).join(file)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(word)).map(|rest| rest.trim().to_owned())
 }
 
 fn open_trace(mount: &Mount, pid: i32) -> Result<File, Failure> {

@@ -220,6 +220,15 @@ fn a_process_is_followed_and_let_go() {
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().signal(), Some(libc::SIGINT));
     wait_for("the process to be let go", || ktrace::proc::tracer_of(busy.pid()) == 0);
+    // One that sleeps is let go as well, though nothing happens in it that could find its reader gone.
+    let idle = Running::spawn(Command::new("sleep").arg("1000"));
+    let mut ktruss = command("ktruss");
+    ktruss.env("KTRACE_MOUNT", mount.point()).args(["-p", &idle.pid().to_string()]).stdout(Stdio::null());
+    let mut running = Running::spawn(&mut ktruss);
+    wait_for("the reader", || mount.read(format!("{}/stat", idle.pid())).contains("readers 1\n"));
+    running.signal(Signal::SIGINT);
+    running.wait();
+    assert_eq!(ktrace::proc::tracer_of(idle.pid()), 0);
     // And once more, cleared by somebody else.
     let file = mount.scratch().join("out");
     let mut ktrace = command("ktrace");

@@ -156,6 +156,10 @@ fn a_reader_of_an_untraced_process_gets_eof_when_it_dies() {
     assert_eq!(poll(&mut fds, PollTimeout::from(10_000u16)), Ok(1));
     assert!(fds[0].revents().unwrap().contains(PollFlags::POLLHUP));
     target.wait();
+    // What looks at its input first, as cat(1) does, reads to the end too.
+    polled.metadata().unwrap();
+    let late = Command::new("cat").stdin(polled).output().unwrap();
+    assert!(late.status.success() && late.stdout.is_empty(), "{late:?}");
 }
 
 #[test]
