@@ -249,3 +249,33 @@ fn a_length_beyond_belief_is_an_error_with_its_place() {
     let what = "a record cannot have 1048577 bytes of body".to_owned();
     assert_eq!((records.len(), error), (1, Some(DecodeError { offset: first as u64, what })));
 }
+
+#[test]
+fn the_golden_streams_of_older_versions_are_read_and_written_byte_for_byte() {
+    let golden = |version: u8| {
+        let file = format!("{}/tests/golden/small.v{version}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(file).unwrap()
+    };
+    let newest = golden(2);
+    for version in 0..=VERSION {
+        let old = golden(version);
+        let (mut new_records, mut old_records) = (Decoder::new(), Decoder::new());
+        new_records.feed(&newest);
+        old_records.feed(&old);
+        let mut written = Vec::new();
+        while let Some(new) = new_records.next_record().unwrap() {
+            encode_as(&mut written, version, &new);
+            let old = old_records.next_record().unwrap().unwrap();
+            assert_eq!(old.header.version, i16::from(version));
+            assert_eq!(old.body(), new.body());
+            let (then, now) = (old.header.stamp, new.header.stamp);
+            assert_eq!((then.pid, then.comm, then.time.sec), (now.pid, now.comm, now.time.sec));
+            let (nsec, tid) =
+                if version == 0 { (now.time.nsec / 1000 * 1000, 0) } else { (now.time.nsec, now.tid) };
+            assert_eq!((then.time.nsec, then.tid), (nsec, tid), "what the version can say");
+        }
+        assert_eq!(old_records.next_record(), Ok(None));
+        old_records.finish().unwrap();
+        assert!(written == old, "version {version}");
+    }
+}

@@ -283,12 +283,17 @@ fn make_with_inherit_is_seen_whole() {
 /// The calls of one thread with their results, in order.
 type Calls = Vec<(String, Option<i64>)>;
 
+/// The command without randomised addresses, for whatever it executes too: so that two runs get the same results.
+fn steady_addresses(command: &Command) -> Command {
+    let mut setarch = Command::new("setarch");
+    setarch.arg("-R").arg(command.get_program());
+    setarch
+}
+
 /// The sequence of (thread, call, result) of a program, as strace writes it.
-fn by_strace(program: &Path, log: &Path) -> Vec<Calls> {
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-X", "raw", "-o"]).arg(log);
-    // Without randomised addresses both runs get the same results.
-    strace.args(["setarch", "-R"]).arg(program).args(["4", "50"]);
+fn by_strace(program: &[&str], log: &Path) -> Vec<Calls> {
+    let mut strace = steady_addresses(&Command::new("strace"));
+    strace.args(["-f", "-qq", "-X", "raw", "-o"]).arg(log).args(program).stdout(Stdio::null());
     let mut running = Running::spawn(strace.stdin(Stdio::piped()));
     running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert_eq!(running.wait().code(), Some(0));
@@ -348,11 +353,11 @@ fn the_sequence_of_calls_is_that_of_strace() {
     need!("fuse", "ptrace", "strace", "setarch");
     let mount = Mount::new();
     let program = program("threads");
+    let program = [program.to_str().unwrap(), "4", "50"];
     let want = by_strace(&program, &mount.scratch().join("strace.out"));
     let out = mount.scratch().join("ktrace.out");
-    let mut ktrace = command("ktrace");
-    ktrace.env("KTRACE_MOUNT", mount.point()).args(["-i", "-f"]).arg(&out);
-    ktrace.args(["setarch", "-R"]).arg(&program).args(["4", "50"]);
+    let mut ktrace = steady_addresses(&command("ktrace"));
+    ktrace.env("KTRACE_MOUNT", mount.point()).args(["-i", "-f"]).arg(&out).args(program);
     let mut running = Running::spawn(ktrace.stdin(Stdio::piped()));
     running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert_eq!(running.wait().code(), Some(0));
@@ -529,4 +534,75 @@ fn a_trace_of_a_database_commit_has_its_data() {
     assert!(written.windows(needle.len()).any(|w| w == needle), "the row, written to the database");
     assert!(recs.iter().any(|rec| matches!(rec.call(), Some("fsync" | "fdatasync"))));
     assert!(output(command("kdump").arg("-f").arg(&out)).status.success());
+}
+
+#[test]
+fn real_programs_make_the_calls_with_the_results_that_strace_shows() {
+    need!("fuse", "ptrace", "strace", "setarch", "sqlite3", "git");
+    let mount = Mount::new();
+    let repository = mount.scratch().join("repository");
+    stdout(Command::new("git").args(["init", "-q"]).arg(&repository));
+    let repository = repository.to_str().unwrap();
+    let sql = "create table t(x); insert into t values(1),(2); select sum(x) from t;";
+    let programs: [&[&str]; 4] = [
+        &["ls", "-la", "/usr/bin"],
+        &["sqlite3", ":memory:", sql],
+        &["git", "-C", repository, "log", "--all"],
+        &["find", "/etc", "-name", "*.conf"],
+    ];
+    for program in programs {
+        let out = mount.scratch().join("ktrace.out");
+        // Once untraced, so that what a first run leaves behind is there for both.
+        output(Command::new(program[0]).args(&program[1..]));
+        let want = by_strace(program, &mount.scratch().join("strace.out"));
+        let mut ktrace = steady_addresses(&command("ktrace"));
+        ktrace.env("KTRACE_MOUNT", mount.point()).args(["-i", "-f"]).arg(&out);
+        let mut running = Running::spawn(ktrace.args(program).stdin(Stdio::piped()).stdout(Stdio::null()));
+        running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(running.wait().code(), Some(0), "{program:?}");
+        let recs = crate::support::stream::decode(&fs::read(&out).unwrap());
+        let first = recs[0].tid();
+        let got: Calls =
+            calls(&recs, first).into_iter().map(|(call, result)| (call.to_owned(), result)).collect();
+        // The process's own number is in no result but these.
+        let plain = |calls: &Calls| -> Calls {
+            let own = |call: &str| matches!(call, "getpid" | "gettid" | "fcntl");
+            comparable(calls)
+                .into_iter()
+                .map(|(c, r)| {
+                    let r = r.filter(|_| !own(&c));
+                    (c, r)
+                })
+                .collect()
+        };
+        assert!(got.len() > 50, "{program:?}: {got:?}");
+        let (got, want) = (plain(&got), plain(&want[0]));
+        let differs = got.iter().zip(&want).position(|(a, b)| a != b);
+        let at = differs.unwrap_or(got.len().min(want.len()));
+        let around = at.saturating_sub(3)..at + 2;
+        assert!(got == want, "{program:?}, call {at}: {:?}, {:?}", got.get(around.clone()), want.get(around));
+    }
+}
+
+#[test]
+fn an_exec_is_recorded_with_its_arguments_environment_and_descriptors() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let line = "read x; exec env -i NAME=value OTHER= /bin/true 'one two' ''";
+    let mut tracee = Tracee::command(Command::new("sh").args(["-c", line]));
+    mount.set(tracee.pid(), "set execarg,execenv,execfd\n");
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let recs = trace.rest();
+    let strings = |kind: fn(Body<'_>) -> Option<Vec<u8>>| -> Vec<String> {
+        let last = recs.iter().filter(|rec| rec.header.stamp.comm.as_bytes() == b"true");
+        last.filter_map(|rec| kind(rec.body())).map(|s| String::from_utf8_lossy(&s).into_owned()).collect()
+    };
+    let args = strings(|body| if let Body::ExecArg(arg) = body { Some(arg.to_vec()) } else { None });
+    assert_eq!(args, ["/bin/true", "one two", ""]);
+    let envs = strings(|body| if let Body::ExecEnv(env) = body { Some(env.to_vec()) } else { None });
+    assert_eq!(envs, ["NAME=value", "OTHER="]);
+    // Standard input is a pipe (3).
+    let is_pipe = |rec: &Rec| rec.body() == Body::ExecFd { fd: 0, dtype: 3 };
+    assert!(recs.iter().any(is_pipe), "{recs:#?}");
 }

@@ -207,3 +207,43 @@ fn kdump_says_where_garbage_begins() {
     }
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn a_number_that_is_used_again_is_esrch_through_what_was_opened_before() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut old = sleeper();
+    let pid = old.pid();
+    let ctl = fs::OpenOptions::new().write(true).open(mount.path(format!("{pid}/ctl"))).unwrap();
+    old.0.kill().unwrap();
+    old.wait();
+    // Others take numbers too: until it is ours.
+    let mut new = None;
+    wait_for("the number to be used again", || {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let process = sleeper();
+        let is_it = process.pid() == pid;
+        new = Some(process);
+        is_it
+    });
+    let e = nix::unistd::write(&ctl, b"set syscall\n").unwrap_err();
+    assert_eq!(e as i32, libc::ESRCH);
+    assert!(mount.read(format!("{pid}/ctl")).starts_with("clear"), "the new one is not traced");
+    mount.set(pid, "set syscall\n");
+}
+
+#[test]
+fn root_may_trace_init() {
+    need!("fuse", "ptrace");
+    let dir = crate::support::mount::scratch("init");
+    let point = dir.join("m");
+    fs::create_dir(&point).unwrap();
+    // In a pid namespace of its own, whose init is this shell.
+    let script = "\"$0\" \"$1\" && echo 'set namei' > \"$1/1/ctl\" && cat \"$1/1/ctl\"; umount \"$1\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--fork", "--pid", "--mount-proc", "timeout", "--foreground", "60", "bash", "-c"]);
+    unshare.args([format!("exec bash -c '{}' \"$0\" \"$1\"", script.replace('\'', "'\\''"))]);
+    let out = output(unshare.arg(crate::support::mount::program()).arg(&point));
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(String::from_utf8_lossy(&out.stdout).starts_with("set namei"), "{out:?}");
+}
