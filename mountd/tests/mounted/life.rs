@@ -158,3 +158,42 @@ fn mount_by_every_type_that_names_us() {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(String::from_utf8_lossy(&out.stdout), "fuse.ktracefs\n".repeat(3), "{}: {said}", out.status);
 }
+
+#[test]
+fn a_user_mounts_traces_and_unmounts_through_fusermount3() {
+    let Some(mount) = Mount::point_only() else { return };
+    if !["fusermount3", "setpriv", "mknod"].into_iter().all(crate::support::has) {
+        return;
+    }
+    let dir = mount.point().parent().unwrap().to_owned();
+    fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(mount.point(), Some(65534), Some(65534)).unwrap();
+    fs::copy(PROGRAM, dir.join("ktracefs")).unwrap();
+    // In a mount namespace of its own: this machine's /dev/fuse need not be open to users. Root may not look in.
+    let script = "set -e\n\
+        mknod -m 666 \"$1/fuse\" c 10 229\n\
+        mount --bind \"$1/fuse\" /dev/fuse\n\
+        setpriv --reuid=65534 --regid=65534 --clear-groups bash -ec '\n\
+            \"$0/ktracefs\" \"$1\"\n\
+            findmnt -n -o FSTYPE \"$1\"\n\
+            sleep 1000 & pid=$!\n\
+            echo set syscall > \"$1/$pid/ctl\"\n\
+            cat \"$1/$pid/ctl\"\n\
+            kill $pid\n\
+            timeout 10 cat \"$1/$pid/trace\" | head -c 4 | od -An -tu4\n\
+            echo set syscall > \"$1/1/ctl\" || echo refused\n\
+            fusermount3 -u \"$1\"\n\
+        ' \"$1\" \"$2\"\n\
+        ls \"$2\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "timeout", "60", "bash", "-c", script, "sh"]).arg(&dir).arg(mount.point());
+    let out = output(&mut unshare);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let failed = || format!("{}: {said}{}", out.status, String::from_utf8_lossy(&out.stderr));
+    assert_eq!(lines.len(), 4, "{}", failed());
+    assert_eq!(lines[0], "fuse.ktracefs");
+    assert!(lines[1].starts_with("set syscall"), "{}", failed());
+    assert_eq!(lines[2], "5", "the first record is EMUL \"linux\"");
+    assert_eq!(lines[3], "refused");
+}
