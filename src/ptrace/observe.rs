@@ -35,6 +35,8 @@ const CHUNKS: usize = 16;
 pub(super) enum Resume {
     /// With this signal, 0 for none.
     With(i32),
+    /// Into the system call that it has entered.
+    Enter,
     /// To the handler of this signal.
     Handler(i32),
     /// Tracing of the process ends here.
@@ -101,7 +103,7 @@ impl Observer {
         {
             // The program has made this call once: neither its end nor its new beginning happened for it.
             task.held = None;
-            return Resume::With(0);
+            return Resume::Enter;
         }
         self.flush(task);
         // A call in whose midst we came: it shows as the program made it.
@@ -118,7 +120,7 @@ impl Observer {
         if !self.shared.privileged && known.is_some_and(setid::is_exec) && setid::gains(task.tid, &call) {
             return Resume::Abandon;
         }
-        let Some(trace) = task.trace.clone().filter(|_| wanted) else { return Resume::With(0) };
+        let Some(trace) = task.trace.clone().filter(|_| wanted) else { return Resume::Enter };
         let stamp = task.stamp(time);
         let at = at(&trace, &stamp, abi);
         self.door(&task.proc, at);
@@ -134,7 +136,7 @@ impl Observer {
                 }
             }
         }
-        Resume::With(0)
+        Resume::Enter
     }
 
     fn exit(

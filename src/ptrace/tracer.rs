@@ -132,11 +132,16 @@ impl Tracer {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);
-        // Whatever stop it is, the kernel takes it for the one we asked for.
+        // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
         let interrupted = std::mem::take(&mut task.interrupted);
         match stop {
             Stop::Syscall => {
                 let how = self.observer.syscall(task, &stopped, interrupted, time);
+                if how == Resume::Enter && (interrupted || task.trace.is_none()) {
+                    // The call would end at once, of an interrupt that the kernel takes for done: nobody would see its
+                    // EINTR but the program. So the interrupt stays out until the call's exit.
+                    task.interrupt();
+                }
                 self.go_on(stopped, how);
             }
             Stop::Signal(signal) => {
@@ -166,6 +171,7 @@ impl Tracer {
     fn go_on(&mut self, stopped: Stopped, how: Resume) {
         match how {
             Resume::With(signal) => self.resume(stopped, signal),
+            Resume::Enter => stopped.resume_to_syscall(0),
             Resume::Handler(signal) => stopped.resume_to_handler(signal),
             Resume::Abandon => self.abandon(stopped),
         }
@@ -213,7 +219,7 @@ impl Tracer {
 
     /// A thread has stopped since whatever change somebody waits for.
     fn settled(&mut self, tid: i32) {
-        let Some(task) = self.tasks.get(&tid) else { return };
+        let Some(task) = self.tasks.get(&tid).filter(|task| !task.interrupted) else { return };
         if let Some(group) = self.groups.get_mut(&task.pid)
             && !group.changes.is_empty()
         {

@@ -1,4 +1,4 @@
-/* Sleeps argv[1] times for 150 ms by each of epoll_wait, epoll_pwait2, sigtimedwait and semtimedop, and prints for each
+/* Sleeps argv[1] times for argv[2] ms by each of epoll_wait, epoll_pwait2, sigtimedwait and semtimedop, and prints for each
    call how many ended with anything but their timeout, and how many before it. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,7 +23,8 @@ static double now(void)
 int main(int argc, char **argv)
 {
 	int turns = argc > 1 ? atoi(argv[1]) : 1, ep = epoll_create1(0), sem = semget(IPC_PRIVATE, 1, 0600);
-	struct timespec nap = { 0, 150000000 };
+	int ms = argc > 2 ? atoi(argv[2]) : 1;
+	struct timespec nap = { 0, ms * 1000000L };
 	struct sembuf down = { 0, -1, 0 };
 	struct epoll_event ev;
 	sigset_t set;
@@ -41,7 +42,7 @@ int main(int argc, char **argv)
 			errno = 0;
 			switch (call) {
 			case 0:
-				r = syscall(SYS_epoll_wait, ep, &ev, 1, 150);
+				r = syscall(SYS_epoll_wait, ep, &ev, 1, ms);
 				break;
 			case 1:
 				r = syscall(SYS_epoll_pwait2, ep, &ev, 1, &nap, NULL, 8);
@@ -53,7 +54,7 @@ int main(int argc, char **argv)
 				r = semtimedop(sem, &down, 1, &nap);
 			}
 			wrong += call < 2 ? r != 0 : r != -1 || errno != EAGAIN;
-			early += now() - began < 0.1499;
+			early += now() - began < ms * 0.001 - 0.0001;
 		}
 		printf("%d wrong, %d early\n", wrong, early);
 	}

@@ -134,7 +134,8 @@ fn hazard_01_no_series_of_attach_and_clear_makes_a_sleep_endless_or_short() {
     for change in
         [["set default\n", "clear\n"], ["set psig\n", "clear\n"], ["set default\n", "clear syscall,sysret\n"]]
     {
-        let mut naps = Running::spawn(Command::new(program("naps")).arg("4").stdout(Stdio::piped()));
+        let mut naps =
+            Running::spawn(Command::new(program("naps")).args(["4", "150"]).stdout(Stdio::piped()));
         let pid = naps.pid();
         wait_for("the program's end", || {
             for line in change {
@@ -144,6 +145,35 @@ fn hazard_01_no_series_of_attach_and_clear_makes_a_sleep_endless_or_short() {
         });
         let out = naps.output();
         assert_eq!(String::from_utf8_lossy(&out.stdout), "0 wrong, 0 early\n".repeat(4), "{change:?}");
+    }
+}
+
+#[test]
+fn hazard_01_a_change_at_the_very_beginning_of_a_call_is_not_felt() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // The naps are so short, and the tracers so busy, that many a stop of ours meets the entry of the next call.
+    let mut naps: Vec<Running> = (0..8)
+        .map(|_| Running::spawn(Command::new(program("naps")).args(["300", "1"]).stdout(Stdio::piped())))
+        .collect();
+    let point = mount.point();
+    std::thread::scope(|scope| {
+        for nap in &mut naps {
+            let ctl = point.join(nap.pid().to_string()).join("ctl");
+            scope.spawn(move || {
+                wait_for("the program's end", || {
+                    for line in ["set syscall\n", "set psig\n", "clear syscall\n", "set syscall\n", "clear\n"]
+                    {
+                        // It ends meanwhile.
+                        let _ = std::fs::write(&ctl, line);
+                    }
+                    nap.0.try_wait().unwrap().is_some()
+                });
+            });
+        }
+    });
+    for nap in naps {
+        assert_eq!(String::from_utf8_lossy(&nap.output().stdout), "0 wrong, 0 early\n".repeat(4));
     }
 }
 
