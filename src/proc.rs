@@ -5,13 +5,16 @@ mod table;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+use nix::sys::stat::fstat;
+use nix::sys::statfs::fstatfs;
 
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::record::Comm;
 use crate::sink::{Sink, Writer};
 use crate::syscall::Calls;
-use std::sync::Arc;
 
 pub use table::{Binding, Bound, Proc, ProcTable};
 
@@ -22,6 +25,9 @@ pub struct ProcId {
     pub pid: i32,
     /// Start time in clock ticks since boot (field 22 of /proc/pid/stat).
     pub start: u64,
+    /// Inode number of its pidfd, which no other process ever has (pidfs, Linux 6.9); 0 on older kernels. A number can be
+    /// used again within one tick of the start time.
+    pub inode: u64,
 }
 
 impl ProcId {
@@ -32,8 +38,8 @@ impl ProcId {
     pub fn of(pid: i32) -> Result<ProcId> {
         let stat = Stat::of(pid)?;
         // pidfd_open(2) refuses a thread that leads no process. Far cheaper than to read its status.
-        pidfd(pid).map_err(|_| Error::Gone { pid })?;
-        Ok(ProcId { pid, start: stat.start })
+        let fd = pidfd(pid).map_err(|_| Error::Gone { pid })?;
+        Ok(ProcId { pid, start: stat.start, inode: inode(&fd) })
     }
 
     /// That this is still the process with that number, and that it is not dead.
@@ -41,11 +47,32 @@ impl ProcId {
     /// # Errors
     /// ESRCH.
     pub fn check(self) -> Result<Stat> {
+        self.stat().and_then(|stat| match stat.is_dead() {
+            false => Ok(stat),
+            true => Err(Error::Gone { pid: self.pid }),
+        })
+    }
+
+    /// What /proc says of this very process, be it a zombie.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn stat(self) -> Result<Stat> {
         let stat = Stat::of(self.pid)?;
-        match stat.start == self.start && !stat.is_dead() {
-            true => Ok(stat),
-            false => Err(Error::Gone { pid: self.pid }),
-        }
+        let is_it = stat.start == self.start && (self.inode == 0 || inode(&pidfd(self.pid)?) == self.inode);
+        if is_it { Ok(stat) } else { Err(Error::Gone { pid: self.pid }) }
+    }
+}
+
+/// Inode number of a pidfd, 0 where it says nothing of the process.
+fn inode(pidfd: &OwnedFd) -> u64 {
+    /// `PID_FS_MAGIC` of the kernel's uapi/linux/magic.h. Before pidfs all pidfds had one inode.
+    const PID_FS_MAGIC: i64 = 0x5049_4446;
+    static HAS_PIDFS: OnceLock<bool> = OnceLock::new();
+    let of_pidfs = || fstatfs(pidfd).is_ok_and(|fs| fs.filesystem_type().0 == PID_FS_MAGIC);
+    match HAS_PIDFS.get_or_init(of_pidfs) {
+        true => fstat(pidfd).map_or(0, |stat| stat.st_ino),
+        false => 0,
     }
 }
 
@@ -101,8 +128,14 @@ impl Stat {
         self.flags & PF_KTHREAD != 0
     }
 
-    /// A zombie or a process being removed.
+    /// A process of which no thread lives: a zombie, or one being removed. One whose first thread has exited before the
+    /// others looks like a zombie, but has more threads than that.
     pub fn is_dead(&self) -> bool {
+        self.has_exited() && self.threads <= 1
+    }
+
+    /// A thread that has exited, though its process may live on.
+    pub fn has_exited(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 }

@@ -12,7 +12,7 @@ use ktrace::control::Ktrace;
 use ktrace::cred::{Caller, Creds};
 use ktrace::ctl;
 use ktrace::error::Error;
-use ktrace::proc::{self, ProcId, Stat};
+use ktrace::proc::{self, ProcId};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
@@ -419,8 +419,8 @@ impl Fs {
 
     /// That it is still this process, be it a zombie as in /proc, or that its records are still there.
     fn exists(&self, id: ProcId) -> Result<()> {
-        match Stat::of(id.pid) {
-            Ok(stat) if stat.start == id.start => Ok(()),
+        match id.stat() {
+            Ok(_) => Ok(()),
             _ if self.ktrace.lingers(id.pid) == Some(id) => Ok(()),
             _ => Err(Errno::ESRCH),
         }

@@ -149,8 +149,8 @@ fn slot(node: Node) -> u64 {
 mod tests {
     use super::*;
 
-    const A: ProcId = ProcId { pid: 10, start: 1 };
-    const B: ProcId = ProcId { pid: 10, start: 2 };
+    const A: ProcId = ProcId { pid: 10, start: 1, inode: 0 };
+    const B: ProcId = ProcId { pid: 10, start: 2, inode: 0 };
 
     #[test]
     fn every_node_has_a_number_that_leads_back() {

@@ -209,7 +209,7 @@ fn policy_block_never_waits_for_a_reader_that_is_traced_itself() {
 #[test]
 fn r23_a_set_id_exec_ends_tracing_unless_flag_and_file_are_roots() {
     let procs = ProcTable::new(Duration::ZERO);
-    let proc = procs.entry(ProcId { pid: PID, start: 1 });
+    let proc = procs.entry(ProcId { pid: PID, start: 1, inode: 0 });
     for (secure, root, owner, kept) in [
         (false, false, 7, true),
         (true, false, 7, false),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{ProcId, Stat, Trace};
+use super::{ProcId, Trace};
 use crate::error::Result;
 use crate::sink::{End, Sink, Waker};
 use crate::syscall::Abi;
@@ -329,7 +329,7 @@ impl ProcTable {
     /// ESRCH where the child is gone already.
     pub fn fork(&self, parent: &Proc, child: i32) -> Result<Option<(Arc<Proc>, Arc<Trace>)>> {
         let Some(trace) = parent.trace().filter(|t| t.inherit) else { return Ok(None) };
-        let id = ProcId { pid: child, start: Stat::of(child)?.start };
+        let id = ProcId::of(child)?;
         let proc = self.entry(id);
         proc.set_abi(parent.abi());
         let trace = Arc::new(trace.inherited());

@@ -211,25 +211,42 @@ fn kdump_says_where_garbage_begins() {
 #[test]
 fn a_number_that_is_used_again_is_esrch_through_what_was_opened_before() {
     need!("fuse", "ptrace");
-    let mount = Mount::new();
-    let mut old = sleeper();
-    let pid = old.pid();
-    let ctl = fs::OpenOptions::new().write(true).open(mount.path(format!("{pid}/ctl"))).unwrap();
-    old.0.kill().unwrap();
-    old.wait();
-    // Others take numbers too: until it is ours.
-    let mut new = None;
-    wait_for("the number to be used again", || {
-        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
-        let process = sleeper();
-        let is_it = process.pid() == pid;
-        new = Some(process);
-        is_it
-    });
-    let e = nix::unistd::write(&ctl, b"set syscall\n").unwrap_err();
-    assert_eq!(e as i32, libc::ESRCH);
-    assert!(mount.read(format!("{pid}/ctl")).starts_with("clear"), "the new one is not traced");
-    mount.set(pid, "set syscall\n");
+    let dir = crate::support::mount::scratch("again");
+    let point = dir.join("m");
+    fs::create_dir(&point).unwrap();
+    // In a pid namespace of its own: nobody else takes numbers there. The new process begins within the same tick of
+    // its start time as the old one, mostly.
+    let script = "\"$0\" \"$1\" || exit 1\n\
+        sleep 1000 & old=$!\n\
+        exec 7> \"$1/$old/ctl\"\n\
+        kill -9 $old; wait $old 2> /dev/null\n\
+        echo $((old - 1)) > /proc/sys/kernel/ns_last_pid\n\
+        sleep 1000 & new=$!\n\
+        [ $new = $old ] && echo again\n\
+        echo set syscall >&7 || echo refused\n\
+        cat \"$1/$new/ctl\"\n\
+        echo set namei > \"$1/$new/ctl\" && cat \"$1/$new/ctl\"\n\
+        kill $new; exec 7>&-; umount \"$1\"";
+    for _ in 0..5 {
+        let mut unshare = Command::new("unshare");
+        unshare.args([
+            "--fork",
+            "--pid",
+            "--mount-proc",
+            "timeout",
+            "--foreground",
+            "60",
+            "bash",
+            "-c",
+            script,
+        ]);
+        let out = output(unshare.arg(crate::support::mount::program()).arg(&point));
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[..3], ["again", "refused", "clear"], "{out:?}");
+        assert!(lines[3].starts_with("set namei"), "{out:?}");
+    }
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

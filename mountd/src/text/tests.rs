@@ -11,7 +11,7 @@ use super::*;
 
 fn open() -> (Arc<Sink>, Stream, Arc<Proc>) {
     let procs = ProcTable::new(std::time::Duration::ZERO);
-    let proc = procs.entry(ProcId { pid: 1, start: 1 });
+    let proc = procs.entry(ProcId { pid: 1, start: 1, inode: 0 });
     let sink = Sink::new(1 << 20, Policy::Stop, 0, &Budget::new(1 << 24), None).unwrap();
     let trace = Trace {
         facs: Facs::DEFAULT,

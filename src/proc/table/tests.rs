@@ -25,7 +25,7 @@ fn us() -> ProcId {
 }
 
 /// A process that is no more.
-const GONE: ProcId = ProcId { pid: i32::MAX, start: 1 };
+const GONE: ProcId = ProcId { pid: i32::MAX, start: 1, inode: 0 };
 
 fn holds(procs: &ProcTable, id: ProcId) -> bool {
     procs.sweep();

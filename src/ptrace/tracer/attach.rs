@@ -121,7 +121,7 @@ impl Tracer {
 /// Why a thread cannot be seized; nothing where that is no failure of the whole.
 fn refused(pid: i32, tid: i32, errno: Errno) -> Result<()> {
     // A leader that has exited before its threads is there, but cannot be traced.
-    if Stat::of(tid).is_ok_and(|stat| stat.is_dead()) {
+    if Stat::of(tid).is_ok_and(|stat| stat.has_exited()) {
         return Ok(());
     }
     match proc::tracer_of(tid) {

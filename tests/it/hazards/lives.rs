@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use ktrace::record::Body;
 use nix::sys::signal::Signal;
@@ -53,6 +53,34 @@ fn hazard_08_a_process_killed_at_any_moment_ends_its_stream() {
         stream.rest();
         assert_eq!(tracee.running.wait().signal(), Some(libc::SIGKILL));
     }
+}
+
+#[test]
+fn hazard_08_a_process_lives_on_after_its_leader_and_loses_no_record() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let calls = 5000;
+    let mut command = Command::new(crate::support::tracee::program("leaderless"));
+    command.arg(calls.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut tracee = Tracee { running: Running::spawn(&mut command) };
+    let pid = tracee.pid();
+    wait_for("the leader to exit", || state(pid) == 'Z');
+    mount.set(pid, "set syscall policy=block size=16K\n");
+    let mut stream = mount.trace(pid);
+    tracee.say("x");
+    let mut seen = 0;
+    let recs = stream.until("all calls", |rec| {
+        // A reader so slow that the ring is full all the time.
+        std::thread::yield_now();
+        seen += u32::from(rec.call() == Some("getppid"));
+        seen == calls
+    });
+    assert!(recs.iter().all(|rec| !matches!(rec.body(), Body::User { .. })), "nothing is lost");
+    mount.set(pid, "clear\n");
+    mount.set(pid, "set default\n");
+    drop(tracee.running.0.stdin.take());
+    assert!(mount.trace(pid).rest().iter().any(|rec| rec.call() == Some("exit_group")));
+    assert!(tracee.running.wait().success());
 }
 
 #[test]
