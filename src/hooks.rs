@@ -130,7 +130,7 @@ impl Recorder {
                 Appended::Lost | Appended::Ended => return false,
                 Appended::Full if sink.policy() == Policy::Block => {
                     let by = *deadline.get_or_insert_with(|| Instant::now() + BLOCK_MAX);
-                    if !self.somebody_reads(sink) || !sink.wait_for_room(by, || self.is_held(stamp.pid)) {
+                    if !self.somebody_reads(sink) || !sink.wait_for_room(by, || self.is_held(stamp)) {
                         sink.lose(self.buf.len());
                         return false;
                     }
@@ -145,10 +145,11 @@ impl Recorder {
         false
     }
 
-    /// A process that was killed, or is to be let go, must not be kept waiting for a reader.
-    fn is_held(&self, pid: i32) -> bool {
-        let released = self.procs.get_pid(pid).is_some_and(|proc| proc.is_releasing());
-        !released && Stat::of(pid).is_ok_and(|stat| !stat.is_dead())
+    /// A thread that was killed, or whose process is to be let go, must not be kept waiting for a reader. Whether the
+    /// process has died cannot be seen while we have not reaped its threads.
+    fn is_held(&self, stamp: &Stamp) -> bool {
+        let released = self.procs.get_pid(stamp.pid).is_some_and(|proc| proc.is_releasing());
+        !released && Stat::of(stamp.tid).is_ok_and(|stat| !stat.has_exited())
     }
 
     /// A reader that we ourselves hold stopped can make no room: waiting for it would be a deadlock.

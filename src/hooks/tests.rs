@@ -14,7 +14,7 @@ fn trace(facs: Facs, policy: Policy, root: bool, owner: u32) -> Trace {
 }
 
 fn stamp() -> Stamp {
-    Stamp { time: Time { sec: 1, nsec: 2 }, pid: PID, tid: PID + 1, comm: Comm::new(b"name") }
+    Stamp { time: Time { sec: 1, nsec: 2 }, pid: PID, tid: PID, comm: Comm::new(b"name") }
 }
 
 fn recorder() -> Recorder {
