@@ -15,6 +15,7 @@ mod signals;
 mod stop;
 mod sys;
 mod task;
+mod timeout;
 mod tracer;
 
 use std::collections::HashMap;

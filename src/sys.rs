@@ -154,3 +154,11 @@ fn take_ids(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(done).map(drop)
 }
+
+/// pidfd_getfd(2): a descriptor of another process, as one of ours.
+pub(crate) fn pidfd_getfd(pidfd: &OwnedFd, fd: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: takes three integers, touches no memory of ours.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

@@ -107,7 +107,7 @@ impl Observer {
         }
         self.flush(task);
         // A call in whose midst we came: it shows as the program made it.
-        let began = task.sleep.take().filter(|_| task.changed.is_some()).map_or(time, |sleep| sleep.began);
+        let began = task.sleep.take().filter(|sleep| sleep.is_of(number)).map_or(time, |sleep| sleep.began);
         let mut args = args;
         if let Some(changed) = &task.changed {
             args[changed.register.argument()] = changed.was;
@@ -173,6 +173,7 @@ impl Observer {
 
     /// The call is over: its data (R6: only where it moved some) and its result.
     fn over(&mut self, task: &mut Task, time: Time, result: i64) {
+        task.sleep = None;
         let Some(call) = task.call.take() else { return };
         let Some(trace) = task.trace.clone().filter(|_| call.wanted) else { return };
         let name = call.known.map_or("", |k| k.name);
@@ -298,6 +299,7 @@ impl Observer {
         restart::put_back(task, stopped);
         self.flush(task);
         task.call = None;
+        task.sleep = None;
         if !psig_on || action == Action::JobControl {
             return Resume::With(signo);
         }

@@ -19,51 +19,12 @@ use libc::user_regs_struct;
 use parking_lot::Mutex;
 
 use super::stop::Stopped;
-use super::sys;
-use super::task::{Changed, Register, Task, now};
+use super::task::{Task, now};
+use super::timeout::Timeout;
 use crate::record::Time;
 
 /// `ERESTARTNOHAND` of the kernel's errno.h.
 const ERESTARTNOHAND: i64 = 514;
-/// io_pgetevents(2), which libc does not name.
-const SYS_IO_PGETEVENTS: i64 = 333;
-/// Bytes below the stack pointer that a leaf function may use (System V ABI), with room for a timespec and more.
-const BELOW_STACK: u64 = 128 + 384;
-
-/// The timeout of a call that returns EINTR, counted from its start.
-#[derive(Clone, Copy)]
-struct Timeout {
-    register: Register,
-    kind: Kind,
-    /// What the call returns when it is over.
-    result: i64,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    /// Milliseconds in the register, negative for none.
-    Millis,
-    /// A `struct timespec` that the register points to, 0 for none.
-    Timespec,
-}
-
-/// By the number of the call; only for x86-64's own calls.
-fn timeout_of(regs: &user_regs_struct) -> Option<Timeout> {
-    const AGAIN: i64 = -(libc::EAGAIN as i64);
-    /// `__USER_CS`: 64-bit code.
-    const USER_CS: u64 = 0x33;
-    let (register, kind, result) = match regs.orig_rax as i64 {
-        _ if regs.cs != USER_CS => return None,
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (Register::R10, Kind::Millis, 0),
-        libc::SYS_epoll_pwait2 => (Register::R10, Kind::Timespec, 0),
-        libc::SYS_semtimedop => (Register::R10, Kind::Timespec, AGAIN),
-        libc::SYS_rt_sigtimedwait => (Register::Rdx, Kind::Timespec, AGAIN),
-        libc::SYS_io_getevents | SYS_IO_PGETEVENTS => (Register::R8, Kind::Timespec, 0),
-        _ => return None,
-    };
-    Some(Timeout { register, kind, result })
-}
-
 /// True where the call in these registers was ended by an interruption, and would tell the program EINTR.
 fn says_eintr(regs: &user_regs_struct) -> bool {
     regs.orig_rax as i64 >= 0 && regs.rax as i32 == -libc::EINTR
@@ -80,14 +41,33 @@ pub(super) enum Outcome {
     TimedOut(i64),
 }
 
+/// All registers but the result: the call, its arguments in either ABI, its place, and what its caller keeps in them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Registers([u64; 16]);
+
+impl Registers {
+    fn of(r: &user_regs_struct) -> Registers {
+        Registers([
+            r.orig_rax, r.rip, r.rsp, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9, r.rbx, r.rcx, r.rbp, r.r12,
+            r.r13, r.r14, r.r15,
+        ])
+    }
+}
+
 /// A call that sleeps with a timeout, and when it began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sleep {
-    /// The call, its arguments and its place: number, six arguments, stack and instruction pointer.
-    call: [u64; 9],
+    call: Registers,
     pub(super) began: Time,
     /// How often the thread had given its cpu away when it was stopped.
     switches: u64,
+}
+
+impl Sleep {
+    /// True for a sleep in the call with this number.
+    pub(super) fn is_of(&self, number: i64) -> bool {
+        self.call.0[0] as i64 == number
+    }
 }
 
 /// From our stop to the next of the same sleep a thread gives its cpu away twice: to sleep again, and to stop.
@@ -123,6 +103,10 @@ impl Sleeps {
 pub(super) fn restart(task: &mut Task, stopped: &Stopped, sees_exit: bool, sleeps: &Sleeps) -> Outcome {
     let Ok(mut regs) = stopped.registers() else { return Outcome::Untouched };
     if !says_eintr(&regs) {
+        // Two stops of ours in a row find the call as the first has left it. Else it sleeps no more.
+        if regs.rax as i64 != -ERESTARTNOHAND {
+            task.sleep = None;
+        }
         return Outcome::Untouched;
     }
     if let Some(changed) = task.changed.take() {
@@ -132,14 +116,16 @@ pub(super) fn restart(task: &mut Task, stopped: &Stopped, sees_exit: bool, sleep
     regs.rax = (-ERESTARTNOHAND) as u64;
     task.sleep = sleep(task, &regs, sleeps);
     if let Some(sleep) = task.sleep
-        && let Some((timeout, left)) = left(&sleep, &mut regs, task.tid)
+        && let Some(timeout) = Timeout::of(&regs)
+        && let Some(whole) = timeout.nanos(&mut regs, task.pid, task.tid)
     {
-        if sees_exit {
+        let left = whole.saturating_sub(nanos(now()).saturating_sub(nanos(sleep.began)).max(0)).max(0);
+        if sees_exit && timeout.is_in_register() {
             task.changed = timeout.shorten(left, &mut regs, task.tid);
         } else if left == 0 {
-            regs.rax = timeout.result as u64;
+            regs.rax = timeout.result() as u64;
             task.sleep = None;
-            outcome = Outcome::TimedOut(timeout.result);
+            outcome = Outcome::TimedOut(timeout.result());
         }
     }
     if let Err(errno) = stopped.set_registers(&regs) {
@@ -152,8 +138,8 @@ pub(super) fn restart(task: &mut Task, stopped: &Stopped, sees_exit: bool, sleep
 /// one remembered where it is still the same sleep, else now.
 fn sleep(task: &Task, regs: &user_regs_struct, sleeps: &Sleeps) -> Option<Sleep> {
     let remembered = task.sleep.or_else(|| sleeps.take(task.tid));
-    timeout_of(regs)?;
-    let call = [regs.orig_rax, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, regs.rsp, regs.rip];
+    Timeout::of(regs)?;
+    let call = Registers::of(regs);
     let switches = switches(task.tid)?;
     let began = match (task.call, remembered) {
         (Some(call), _) => call.began,
@@ -175,47 +161,6 @@ pub(super) fn put_back(task: &mut Task, stopped: &Stopped) {
     if let Ok(mut regs) = stopped.registers() {
         *changed.register.of(&mut regs) = changed.was;
         let _ = stopped.set_registers(&regs);
-    }
-}
-
-/// The timeout of a sleep, and how many nanoseconds of it are left; `None` where it has none that ends.
-fn left(sleep: &Sleep, regs: &mut user_regs_struct, tid: i32) -> Option<(Timeout, i64)> {
-    let timeout = timeout_of(regs)?;
-    let value = *timeout.register.of(regs);
-    let whole = match timeout.kind {
-        Kind::Millis => i64::from(value as i32).checked_mul(1_000_000).filter(|&ns| ns > 0)?,
-        Kind::Timespec => {
-            let mut spec = [0; 16];
-            if value == 0 || sys::read_memory(tid, value, &mut spec) != Ok(16) {
-                return None;
-            }
-            let long = |b: &[u8]| b.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b)) as i64;
-            long(&spec[..8]).checked_mul(1_000_000_000)?.checked_add(long(&spec[8..]))?
-        }
-    };
-    let gone = nanos(now()).saturating_sub(nanos(sleep.began)).max(0);
-    Some((timeout, whole.saturating_sub(gone).max(0)))
-}
-
-impl Timeout {
-    /// Gives the restarted call what is left.
-    fn shorten(&self, left: i64, regs: &mut user_regs_struct, tid: i32) -> Option<Changed> {
-        let value = match self.kind {
-            // Rounded up: a sleep is never too short.
-            Kind::Millis => (left as u64).div_ceil(1_000_000),
-            Kind::Timespec => {
-                let mut spec = [0; 16];
-                spec[..8].copy_from_slice(&(left / 1_000_000_000).to_le_bytes());
-                spec[8..].copy_from_slice(&(left % 1_000_000_000).to_le_bytes());
-                let place = regs.rsp.wrapping_sub(BELOW_STACK) & !15;
-                if sys::write_memory(tid, place, &spec) != Ok(16) {
-                    return None;
-                }
-                place
-            }
-        };
-        let was = std::mem::replace(self.register.of(regs), value);
-        Some(Changed { register: self.register, was })
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) enum Register {
     Rdx,
     R10,
     R8,
+    /// The fourth argument in i386.
+    Rsi,
 }
 
 impl Register {
@@ -49,7 +51,7 @@ impl Register {
     pub(super) fn argument(self) -> usize {
         match self {
             Register::Rdx => 2,
-            Register::R10 => 3,
+            Register::R10 | Register::Rsi => 3,
             Register::R8 => 4,
         }
     }
@@ -60,6 +62,7 @@ impl Register {
             Register::Rdx => &mut regs.rdx,
             Register::R10 => &mut regs.r10,
             Register::R8 => &mut regs.r8,
+            Register::Rsi => &mut regs.rsi,
         }
     }
 }

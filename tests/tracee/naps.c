@@ -1,4 +1,4 @@
-/* Sleeps argv[1] times for argv[2] ms by each of epoll_wait, epoll_pwait2, sigtimedwait and semtimedop, and prints for each
+/* Sleeps argv[1] times for argv[2] ms by each of epoll_wait, epoll_pwait2, sigtimedwait, semtimedop and recv, and prints for each
    call how many ended with anything but their timeout, and how many before it. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -8,7 +8,9 @@
 #include <sys/epoll.h>
 #include <sys/ipc.h>
 #include <sys/sem.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,12 +29,17 @@ int main(int argc, char **argv)
 	struct timespec nap = { 0, ms * 1000000L };
 	struct sembuf down = { 0, -1, 0 };
 	struct epoll_event ev;
+	struct timeval tv = { 0, ms * 1000L };
 	sigset_t set;
+	int pair[2];
+	char c;
 
+	socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	for (int call = 0; call < 4; call++) {
+	for (int call = 0; call < 5; call++) {
 		int wrong = 0, early = 0;
 
 		for (int i = 0; i < turns; i++) {
@@ -50,8 +57,11 @@ int main(int argc, char **argv)
 			case 2:
 				r = sigtimedwait(&set, NULL, &nap);
 				break;
-			default:
+			case 3:
 				r = semtimedop(sem, &down, 1, &nap);
+				break;
+			default:
+				r = recv(pair[0], &c, 1, 0);
 			}
 			wrong += call < 2 ? r != 0 : r != -1 || errno != EAGAIN;
 			early += now() - began < ms * 0.001 - 0.0001;

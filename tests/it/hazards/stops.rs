@@ -144,7 +144,23 @@ fn hazard_01_no_series_of_attach_and_clear_makes_a_sleep_endless_or_short() {
             naps.0.try_wait().unwrap().is_some()
         });
         let out = naps.output();
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "0 wrong, 0 early\n".repeat(4), "{change:?}");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "0 wrong, 0 early\n".repeat(5), "{change:?}");
+    }
+}
+
+#[test]
+fn hazard_01_a_32_bit_sleep_is_bounded_too() {
+    need!("fuse", "ptrace", "ia32");
+    let mount = Mount::new();
+    for change in [["set default\n", "clear\n"], ["set psig\n", "clear\n"]] {
+        let mut naps = Running::spawn(&mut Command::new(program("naps32")));
+        wait_for("the program's end", || {
+            for line in change {
+                let _ = mount.ctl(naps.pid(), line);
+            }
+            naps.0.try_wait().unwrap().is_some()
+        });
+        assert_eq!(naps.wait().code(), Some(0), "{change:?}");
     }
 }
 
@@ -173,7 +189,7 @@ fn hazard_01_a_change_at_the_very_beginning_of_a_call_is_not_felt() {
         }
     });
     for nap in naps {
-        assert_eq!(String::from_utf8_lossy(&nap.output().stdout), "0 wrong, 0 early\n".repeat(4));
+        assert_eq!(String::from_utf8_lossy(&nap.output().stdout), "0 wrong, 0 early\n".repeat(5));
     }
 }
 

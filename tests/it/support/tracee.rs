@@ -22,7 +22,7 @@ fn build(name: &str) -> PathBuf {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tracee-{}-{name}", std::process::id()));
     let flags: &[&str] = match name {
         // No 32-bit C library is needed for these few calls.
-        "i386" => &["-m32", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-stack-protector"],
+        "i386" | "naps32" => &["-m32", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-stack-protector"],
         _ => &["-pthread"],
     };
     let mut cc = Command::new("cc");
