@@ -167,6 +167,7 @@ fn table(abi: Abi) -> Table {
         Abi::Linux32 => (i386::NUMBERS, i386::CALLS),
     };
     fill(&mut table, rows, own);
+    fill(&mut table, calls::NUMBERS, own);
     if abi == Abi::LinuxX32 {
         x86_64::NOT_X32.iter().for_each(|&n| table[n] = None);
         fill(&mut table, x86_64::X32, own);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::record::Stamp;
+use crate::record::{Body, Stamp};
 use crate::syscall::{self, Abi, Syscall};
 
 /// What EMUL records name, and `kdump -e`.
@@ -59,6 +59,19 @@ impl Emulations {
     /// Of the process now.
     pub(super) fn of(&self, pid: i32) -> Emulation {
         self.others.get(&pid).copied().unwrap_or(self.default)
+    }
+
+    /// Takes note of any record, and gives the emulation in which it is to be read.
+    pub(super) fn record(&mut self, stamp: &Stamp, body: &Body<'_>) -> Emulation {
+        match *body {
+            Body::Emul(name) => {
+                self.change(stamp.pid, name);
+                self.of(stamp.pid)
+            }
+            Body::Syscall { code, .. } => self.call(stamp, code),
+            Body::Sysret { code, .. } => self.ret(stamp, code),
+            _ => self.of(stamp.pid),
+        }
     }
 
     /// An EMUL record.

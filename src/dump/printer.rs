@@ -27,15 +27,7 @@ impl Printer {
     /// the meaning of what follows.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let (h, body) = (&record.header, record.body());
-        let emulation = match body {
-            Body::Emul(name) => {
-                self.emulations.change(h.stamp.pid, name);
-                self.emulations.of(h.stamp.pid)
-            }
-            Body::Syscall { code, .. } => self.emulations.call(&h.stamp, code),
-            Body::Sysret { code, .. } => self.emulations.ret(&h.stamp, code),
-            _ => self.emulations.of(h.stamp.pid),
-        };
+        let emulation = self.emulations.record(&h.stamp, &body);
         if self.options.wants(record) {
             let start = out.len();
             self.columns.put(&self.options, h, out);

@@ -10,7 +10,7 @@
 //! where nothing lives, and the register points to it. The register is put back when the call returns: a call preserves
 //! its argument registers. Where the exit will not be seen (a detach, or no system call stops) nobody could put it back:
 //! the timeout begins again, but once it is over the next stop ends the call, with the result that a timeout has. So a
-//! sleep takes at most twice its time, whatever we do. When it began is remembered across a detach ([`Sleeps`]).
+//! sleep takes at most twice its time; docs/ptrace.md, "Limits", has the exceptions. When it began is remembered across a detach ([`Sleeps`]).
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,6 +25,7 @@ use crate::record::Time;
 
 /// `ERESTARTNOHAND` of the kernel's errno.h.
 const ERESTARTNOHAND: i64 = 514;
+
 /// True where the call in these registers was ended by an interruption, and would tell the program EINTR.
 fn says_eintr(regs: &user_regs_struct) -> bool {
     regs.orig_rax as i64 >= 0 && regs.rax as i32 == -libc::EINTR

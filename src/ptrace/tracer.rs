@@ -199,20 +199,23 @@ impl Tracer {
         if let Some(task) = self.tasks.get(&stopped.tid()) {
             let proc = Arc::clone(&task.proc);
             proc.set_trace(None);
-            self.untrace(proc.id.pid);
+            self.untrace(proc.id.pid, Some(stopped.tid()));
         }
         self.resume(stopped, 0);
     }
 
-    /// Forgets what is traced of a process, and interrupts its threads so that they can be detached.
-    fn untrace(&mut self, pid: i32) {
+    /// Forgets what is traced of a process, and interrupts its threads so that they can be detached; but for the one that
+    /// is stopped, and will be detached without.
+    fn untrace(&mut self, pid: i32, stopped: Option<i32>) {
         let Some(group) = self.groups.get_mut(&pid) else { return };
         group.trace = None;
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {
                 self.observer.flush(task);
                 task.trace = None;
-                task.interrupt();
+                if stopped != Some(*tid) {
+                    task.interrupt();
+                }
             }
         }
     }

@@ -87,18 +87,7 @@ pub(super) const NUMBERS: &[(usize, &str)] = &[
     (407, "clock_nanosleep_time64 timer_gettime64 timer_settime64"),
     (410, "timerfd_gettime64 timerfd_settime64 utimensat_time64 pselect6_time64 ppoll_time64"),
     (416, "io_pgetevents_time64 recvmmsg_time64 mq_timedsend_time64 mq_timedreceive_time64"),
-    (
-        420,
-        "semtimedop_time64 rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64 pidfd_send_signal",
-    ),
-    (425, "io_uring_setup io_uring_enter io_uring_register open_tree move_mount"),
-    (430, "fsopen fsconfig fsmount fspick pidfd_open clone3 close_range openat2 pidfd_getfd faccessat2"),
-    (440, "process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule"),
-    (446, "landlock_restrict_self memfd_secret process_mrelease futex_waitv"),
-    (450, "set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue"),
-    (457, "statmount listmount lsm_get_self_attr"),
-    (460, "lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat"),
-    (467, "open_tree_attr file_getattr file_setattr"),
+    (420, "semtimedop_time64 rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64"),
 ];
 
 /// Sorted by name; to be looked at before those that all ABIs share.

@@ -7,9 +7,9 @@ use super::*;
 
 #[test]
 fn every_number_has_its_call() {
-    for (rows, abi) in
-        [(x86_64::NUMBERS, Abi::Linux), (i386::NUMBERS, Abi::Linux32), (x86_64::X32, Abi::LinuxX32)]
-    {
+    let shared = Abi::ALL.map(|abi| (calls::NUMBERS, abi));
+    let own = [(x86_64::NUMBERS, Abi::Linux), (i386::NUMBERS, Abi::Linux32), (x86_64::X32, Abi::LinuxX32)];
+    for (rows, abi) in own.into_iter().chain(shared) {
         let mut next = 0;
         for (first, names) in rows {
             assert!(*first >= next, "{first} is given twice");

@@ -63,14 +63,6 @@ pub(super) const NUMBERS: &[(usize, &str)] = &[
     (320, "kexec_file_load bpf execveat userfaultfd membarrier mlock2 copy_file_range preadv2 pwritev2"),
     (329, "pkey_mprotect"),
     (330, "pkey_alloc pkey_free statx io_pgetevents rseq uretprobe uprobe"),
-    (424, "pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree move_mount"),
-    (430, "fsopen fsconfig fsmount fspick pidfd_open clone3 close_range openat2 pidfd_getfd faccessat2"),
-    (440, "process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule"),
-    (446, "landlock_restrict_self memfd_secret process_mrelease futex_waitv"),
-    (450, "set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue"),
-    (457, "statmount listmount lsm_get_self_attr"),
-    (460, "lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat"),
-    (467, "open_tree_attr file_getattr file_setattr"),
 ];
 
 /// Numbers of x86-64 that x32 has not: most have a number of their own in [`X32`].

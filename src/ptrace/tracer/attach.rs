@@ -33,7 +33,7 @@ impl Tracer {
             }
         }
         if let Err(error) = self.seize_all(pid, wants_calls) {
-            self.untrace(pid);
+            self.untrace(pid, None);
             self.drop_if_empty(pid);
             return Err(error);
         }
@@ -89,7 +89,7 @@ impl Tracer {
     /// Lets a process go: each thread is detached at its next stop.
     pub(super) fn release(&mut self, proc: &Proc, in_force: Sender<()>) {
         let pid = proc.id.pid;
-        self.untrace(pid);
+        self.untrace(pid, None);
         match self.groups.get_mut(&pid) {
             Some(group) if !group.threads.is_empty() => {
                 group.changes.push(Pending { left: group.threads.clone(), in_force });
