@@ -1,0 +1,157 @@
+//! What one system call costs: alone, under us, under the floors and under other tools.
+
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::Options;
+use crate::load::Load;
+use crate::looped::{self, Wait};
+use crate::mount::Mount;
+use crate::table::{Table, median, ns, ratio, times};
+
+/// Turns of the first, short run that finds how many a round needs.
+const PILOT: u64 = 500;
+/// Nanoseconds of one turn are taken for no less than this: a pilot can be lucky.
+const LEAST: f64 = 100.0;
+
+/// Under what a load runs.
+#[derive(Clone, PartialEq, Debug)]
+enum Tool {
+    Bare,
+    /// Under the daemon, set so.
+    Ours(&'static str),
+    Loop(Wait),
+    /// Under a command that starts it.
+    Wrapped(Vec<String>),
+}
+
+fn wrapped(words: &str) -> Tool {
+    Tool::Wrapped(words.split(' ').map(str::to_owned).collect())
+}
+
+fn tools() -> Vec<(&'static str, Tool)> {
+    let mut tools = vec![
+        ("bare", Tool::Bare),
+        ("ours", Tool::Ours("set syscall,sysret +inherit")),
+        ("ours default", Tool::Ours("set default +inherit")),
+        ("ours psig", Tool::Ours("set psig +inherit")),
+        ("loop", Tool::Loop(Wait::Blocking)),
+        ("spinning", Tool::Loop(Wait::Spinning)),
+    ];
+    let there = |program: &str| {
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    if there("strace") {
+        tools.push(("strace", wrapped("strace -f -o /dev/null")));
+        tools.push(("strace filter", wrapped("strace -f --seccomp-bpf -e trace=mknod -o /dev/null")));
+    }
+    if there("perf") {
+        tools.push(("perf trace", wrapped("perf trace -o /dev/null")));
+    }
+    tools
+}
+
+/// One row: the name and the load's words, with `N` where the number of turns goes.
+fn loads() -> Vec<(&'static str, Vec<String>)> {
+    let rows = [
+        ("getppid", "getppid N"),
+        ("read/write 1", "rw1 N"),
+        ("read/write 4096", "rw4k N"),
+        ("open/close", "open N"),
+        ("getppid, 2 threads", "getppid N 2"),
+        ("getppid, 8 threads", "getppid N 8"),
+        ("getppid, 10 processes", "getppid N 1 10"),
+        ("getppid, 100 processes", "getppid N 1 100"),
+        ("getppid, 1000 processes", "getppid N 1 1000"),
+        ("find", "run find /usr/lib -name *.so"),
+        ("git status", "run git status"),
+        ("compile", "run cc -O1 -c -o /dev/null -x c /usr/include/stdio.h"),
+    ];
+    rows.into_iter().map(|(name, words)| (name, words.split(' ').map(str::to_owned).collect())).collect()
+}
+
+/// Nanoseconds for a call, or for the whole where the load is a command.
+fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) -> f64 {
+    let args: Vec<String> =
+        words.iter().map(|w| if w == "N" { turns.to_string() } else { w.clone() }).collect();
+    let (calls, elapsed) = match tool {
+        Tool::Bare => {
+            let mut load = Load::waiting(&args);
+            load.go();
+            load.result()
+        }
+        Tool::Wrapped(wrapper) => {
+            let mut load = Load::start(wrapper, &args);
+            load.go();
+            load.result()
+        }
+        Tool::Loop(wait) => {
+            let mut load = Load::waiting(&args);
+            let (pid, wait) = (load.pid(), *wait);
+            let (attached, is_attached) = std::sync::mpsc::channel();
+            let tracer = thread::spawn(move || {
+                looped::attach(pid);
+                attached.send(()).unwrap();
+                looped::follow(wait);
+            });
+            is_attached.recv().unwrap();
+            load.go();
+            let result = load.result();
+            tracer.join().unwrap();
+            result
+        }
+        Tool::Ours(line) => {
+            let mut load = Load::waiting(&args);
+            mount.ctl(load.pid(), line);
+            let reader = mount.reader(load.pid());
+            load.go();
+            let result = load.result();
+            let counted = reader.join().unwrap();
+            if !line.contains("psig") {
+                assert!(
+                    counted.syscalls >= result.0 && counted.sysrets >= result.0,
+                    "{words:?}: {result:?} calls, {counted:?}"
+                );
+            }
+            result
+        }
+    };
+    if calls == 0 { elapsed } else { elapsed / calls as f64 }
+}
+
+/// Prints the table.
+pub(crate) fn run(options: &Options) {
+    let mount = Mount::new();
+    let tools = tools();
+    let mut columns = vec!["ns per call"];
+    columns.extend(tools.iter().map(|(name, _)| *name));
+    columns.extend(["ours/best loop", "ours/strace", "default/strace"]);
+    let mut table = Table::new("Cost of a system call", &columns);
+    for (name, words) in loads().into_iter().filter(|(name, _)| name.contains(&options.only)) {
+        let copies: u64 = words.iter().skip(2).filter_map(|w| w.parse::<u64>().ok()).product();
+        let turns = |tool: &Tool| match words.iter().any(|w| w == "N") {
+            false => 1,
+            true => {
+                let pilot = measure(tool, &mount, &words, PILOT.div_ceil(copies).max(2)).max(LEAST);
+                ((options.ms as f64 * 1e6 / pilot) as u64 / 2).div_ceil(copies).max(2)
+            }
+        };
+        let turns: Vec<u64> = tools.iter().map(|(_, tool)| turns(tool)).collect();
+        let mut figures: Vec<Vec<f64>> = vec![Vec::new(); tools.len()];
+        for _ in 0..options.rounds {
+            for (i, (_, tool)) in tools.iter().enumerate() {
+                figures[i].push(measure(tool, &mount, &words, turns[i]));
+            }
+        }
+        let of = |name: &str| {
+            tools.iter().position(|(n, _)| *n == name).map_or(&[][..], |i| figures[i].as_slice())
+        };
+        let best: Vec<f64> = of("loop").iter().zip(of("spinning")).map(|(a, b)| a.min(*b)).collect();
+        let mut cells = vec![name.to_owned()];
+        cells.extend(figures.iter().map(|f| ns(median(f))));
+        cells.push(times(ratio(of("ours"), &best)));
+        cells.push(times(ratio(of("ours"), of("strace"))));
+        cells.push(times(ratio(of("ours default"), of("strace"))));
+        table.row(&cells);
+    }
+}

@@ -1,0 +1,154 @@
+/* The load: many cheap calls, timed by itself.
+ *
+ *   load MODE N [THREADS [PROCESSES]]   N times the calls of MODE in each thread of each process
+ *   load run COMMAND...                 the command, once
+ *   load idle PROCESSES [THREADS]       nothing, in so many processes, until standard input ends
+ *   load ticks N MICROSECONDS           one getppid(2) after each pause
+ *
+ * It begins when one byte has come on standard input, and prints the calls made and the nanoseconds they took. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static long n, threads = 1;
+static const char *mode;
+
+static long long now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int is(const char *name)
+{
+	return strcmp(mode, name) == 0;
+}
+
+/* Calls that one turn of a mode makes. */
+static long calls(void)
+{
+	return is("getppid") || is("big") || is("small") ? 1 : 2;
+}
+
+static void *turns(void *unused)
+{
+	static char data[1 << 20];
+	int zero = open("/dev/zero", O_RDONLY), null = open("/dev/null", O_WRONLY);
+	struct iovec small[1024];
+	for (int i = 0; i < 1024; i++)
+		small[i] = (struct iovec){ data + 8 * i, 8 };
+	size_t size = is("rw4k") ? 4096 : 1;
+	for (long i = 0; i < n; i++) {
+		if (is("getppid")) {
+			syscall(SYS_getppid);
+		} else if (is("open")) {
+			close(open("/etc/hostname", O_RDONLY));
+		} else if (is("big")) {
+			if (write(null, data, sizeof data) < 0)
+				exit(1);
+		} else if (is("small")) {
+			if (writev(null, small, 1024) < 0)
+				exit(1);
+		} else if (read(zero, data, size) < 0 || write(null, data, size) < 0) {
+			exit(1);
+		}
+	}
+	return unused;
+}
+
+static void process(void)
+{
+	pthread_t thread[1024];
+	for (long i = 1; i < threads; i++)
+		pthread_create(&thread[i], NULL, turns, NULL);
+	turns(NULL);
+	for (long i = 1; i < threads; i++)
+		pthread_join(thread[i], NULL);
+}
+
+static void *sleeps(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+static void started(void)
+{
+	char byte;
+	if (read(0, &byte, 1) < 0)
+		exit(1);
+}
+
+static int idle(long processes)
+{
+	pthread_t thread;
+	for (long i = 0; i < processes; i++)
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			sleeps(NULL);
+		}
+	for (long i = 1; i < threads; i++)
+		pthread_create(&thread, NULL, sleeps, NULL);
+	printf("ready\n");
+	fflush(stdout);
+	char byte;
+	while (read(0, &byte, 1) > 0)
+		;
+	signal(SIGTERM, SIG_IGN);
+	_exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	mode = argv[1];
+	n = argc > 2 ? atol(argv[2]) : 0;
+	threads = argc > 3 ? atol(argv[3]) : 1;
+	long processes = argc > 4 ? atol(argv[4]) : 1;
+	if (is("idle"))
+		return idle(n);
+	started();
+	long long begun = now();
+	if (is("run")) {
+		pid_t child = fork();
+		if (child == 0) {
+			execvp(argv[2], argv + 2);
+			_exit(127);
+		}
+		int status;
+		waitpid(child, &status, 0);
+		printf("0 %lld\n", now() - begun);
+		return status != 0;
+	}
+	if (is("ticks")) {
+		for (long i = 0; i < n; i++) {
+			usleep(threads);
+			syscall(SYS_getppid);
+		}
+		return 0;
+	}
+	if (processes == 1) {
+		process();
+	} else {
+		for (long i = 0; i < processes; i++)
+			if (fork() == 0) {
+				process();
+				_exit(0);
+			}
+		while (wait(NULL) > 0)
+			;
+	}
+	printf("%ld %lld\n", n * calls() * threads * processes, now() - begun);
+	return 0;
+}

@@ -1,0 +1,58 @@
+//! The floor under any tracer that stops its tracee: a loop of waitpid(2) and PTRACE_SYSCALL that asks what the call
+//! is, and keeps nothing. Once waiting in the kernel and once spinning.
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// How the loop waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// In the kernel.
+    Blocking,
+    /// Asking again and again.
+    Spinning,
+}
+
+/// Attaches to a process that waits for its start; call [`follow`] in the same thread.
+pub(crate) fn attach(pid: i32) {
+    let options = Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(Pid::from_raw(pid), options).unwrap();
+    ptrace::interrupt(Pid::from_raw(pid)).unwrap();
+}
+
+/// Resumes whatever stops, until all of it is gone.
+pub(crate) fn follow(wait: Wait) {
+    let mut flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+    if wait == Wait::Spinning {
+        flags |= WaitPidFlag::WNOHANG;
+    }
+    loop {
+        let (pid, signal) = match waitpid(None, Some(flags)) {
+            Ok(WaitStatus::StillAlive) => {
+                std::hint::spin_loop();
+                continue;
+            }
+            Ok(WaitStatus::PtraceSyscall(pid)) => {
+                let _ = ptrace::syscall_info(pid);
+                (pid, None)
+            }
+            Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
+            Ok(WaitStatus::PtraceEvent(pid, Signal::SIGSTOP, _) | WaitStatus::PtraceEvent(pid, ..)) => {
+                (pid, None)
+            }
+            Ok(_) => continue,
+            Err(Errno::ECHILD) => return,
+            Err(Errno::EINTR | Errno::EINVAL) => continue,
+            Err(errno) => panic!("waitpid: {errno}"),
+        };
+        let _ = ptrace::syscall(pid, signal);
+    }
+}

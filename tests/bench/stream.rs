@@ -1,0 +1,3 @@
+//! placeholder
+use crate::Options;
+pub(crate) fn run(_: &Options) {}
