@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/load.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cost/load.c");
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-load");
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program).arg(source);

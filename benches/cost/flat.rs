@@ -1,0 +1,142 @@
+//! What does not grow: the cost of a call with many processes traced, of a change, of a listing, of an idle process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::Options;
+use crate::load::Load;
+use crate::mount::Mount;
+use crate::table::{Table, median, ns, ratio, times};
+
+const MANY: usize = 1000;
+const LISTED: usize = 10_000;
+/// Turns of the load whose calls are timed.
+const TURNS: u64 = 5000;
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// `load idle`, when all of it is there.
+fn idle(line: &str) -> Load {
+    let mut load = Load::start(&[], &words(line));
+    let mut ready = String::new();
+    BufReader::new(load.child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    load
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn timed<T>(f: impl FnOnce() -> T) -> f64 {
+    let begun = Instant::now();
+    f();
+    begun.elapsed().as_nanos() as f64
+}
+
+/// Resident KiB of a process.
+fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Nanoseconds of a call of one busy process.
+fn busy(mount: &Mount) -> f64 {
+    let mut load = Load::waiting(&words(&format!("getppid {TURNS}")));
+    mount.ctl(load.pid(), "set syscall,sysret");
+    let reader = mount.reader(load.pid());
+    load.go();
+    let (calls, elapsed) = load.result();
+    let counted = reader.join().unwrap();
+    assert!(counted.sysrets >= calls, "{counted:?}");
+    elapsed / calls as f64
+}
+
+/// Prints the table.
+pub(crate) fn run(options: &Options) {
+    let mut table = Table::new("What must not grow", &["", "median", "compared with", "ratio"]);
+    let mut row = |name: &str, figure: String, with: String, ratio: f64| {
+        table.row(&[name.to_owned(), figure, with, times(ratio)]);
+    };
+
+    let mount = Mount::new();
+    let mut alone = Vec::new();
+    let (mut one_tree, mut each) = (Vec::new(), Vec::new());
+    let mut memory = Vec::new();
+    for _ in 0..options.rounds {
+        alone.push(busy(&mount));
+        let load = idle(&format!("idle {MANY}"));
+        mount.ctl(load.pid(), "set syscall,sysret +descend +inherit");
+        one_tree.push(busy(&mount));
+        drop(load);
+        let load = idle(&format!("idle {MANY}"));
+        let before = resident(mount.daemon());
+        for pid in children(load.pid()) {
+            mount.ctl(pid, "set syscall,sysret");
+        }
+        memory.push((resident(mount.daemon()) - before) / MANY as f64);
+        each.push(busy(&mount));
+    }
+    let single = ns(median(&alone));
+    row(
+        "a call, 1,000 idle processes traced in one tree",
+        ns(median(&one_tree)),
+        format!("alone {single}"),
+        ratio(&one_tree, &alone),
+    );
+    row(
+        "a call, 1,000 idle processes traced one by one",
+        ns(median(&each)),
+        format!("alone {single}"),
+        ratio(&each, &alone),
+    );
+    row("memory of an idle traced process", format!("{:.0} KiB", median(&memory)), String::new(), 0.0);
+
+    for (name, line) in [("asleep", "idle 0"), ("in a loop of calls", "getppid 1000000000")] {
+        let mut load = match name {
+            "asleep" => idle(line),
+            _ => Load::waiting(&words(line)),
+        };
+        if name != "asleep" {
+            load.go();
+        }
+        let (mut set, mut clear) = (Vec::new(), Vec::new());
+        for _ in 0..options.rounds * 10 {
+            set.push(timed(|| mount.ctl(load.pid(), "set syscall,sysret")));
+            clear.push(timed(|| mount.ctl(load.pid(), "clear")));
+        }
+        row(&format!("set, a process {name}"), ns(median(&set)), String::new(), 0.0);
+        row(&format!("clear, a process {name}"), ns(median(&clear)), String::new(), 0.0);
+    }
+
+    let mut attach = Vec::new();
+    let mut release = Vec::new();
+    for _ in 0..options.rounds {
+        let load = idle(&format!("idle 0 {MANY}"));
+        attach.push(timed(|| mount.ctl(load.pid(), "set syscall,sysret")));
+        release.push(timed(|| mount.ctl(load.pid(), "clear")));
+    }
+    row("set, a process of 1,000 threads", ns(median(&attach)), String::new(), 0.0);
+    row("clear, a process of 1,000 threads", ns(median(&release)), String::new(), 0.0);
+
+    let load = idle(&format!("idle {LISTED}"));
+    let list = |dir: &Path| timed(|| assert!(fs::read_dir(dir).unwrap().count() > LISTED));
+    let (mut ours, mut proc) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        ours.push(list(&mount.path("")));
+        proc.push(list(Path::new("/proc")));
+    }
+    drop(load);
+    row(
+        "ls, 10,000 processes",
+        ns(median(&ours)),
+        format!("/proc {}", ns(median(&proc))),
+        ratio(&ours, &proc),
+    );
+}

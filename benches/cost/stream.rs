@@ -1,0 +1,166 @@
+//! The stream beside a pipe: how much of it a reader gets in a second, how soon it hears of a record; and kdump.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use ktrace::record;
+
+use crate::Options;
+use crate::load::{self, Load};
+use crate::mount::Mount;
+use crate::table::{Table, median, ns, ratio, times};
+
+/// Bytes that are let through in one round.
+const BULK: u64 = 256 << 20;
+/// Records whose delay is measured in a round, and the pause before each.
+const TICKS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(2);
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// Lets `cat` read a file to its end; bytes in a second.
+fn cat(from: Stdio, bytes: u64) -> f64 {
+    let begun = Instant::now();
+    let status = Command::new("cat").stdin(from).stdout(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    bytes as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// A pipe that another process fills in writes of `size` bytes.
+fn pipe(size: usize) -> f64 {
+    let mut dd = Command::new("dd");
+    let count = BULK / 4 / size as u64;
+    dd.args(["if=/dev/zero", "status=none", &format!("bs={size}"), &format!("count={count}")]);
+    let mut writer = dd.stdout(Stdio::piped()).spawn().unwrap();
+    let out: OwnedFd = writer.stdout.take().unwrap().into();
+    let speed = cat(out.into(), count * size as u64);
+    writer.wait().unwrap();
+    speed
+}
+
+/// A ring full of records of one size, read by `cat`.
+fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
+    let (turns, record) = if mode == "big" { (250, 4152) } else { (3000, 72) };
+    let mut load = Load::waiting(&words(&format!("{mode} {turns}")));
+    mount.ctl(load.pid(), "set genio size=512M policy=overwrite");
+    let trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+    let stat = mount.path(&format!("{}/stat", load.pid()));
+    load.go();
+    load.result();
+    let stat = std::fs::read_to_string(stat).unwrap();
+    let bytes = stat.lines().find_map(|l| l.strip_prefix("bytes ")).unwrap().trim().parse().unwrap();
+    let speed = cat(trace.into(), bytes);
+    (speed, speed / record as f64)
+}
+
+fn since_epoch() -> f64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as f64
+}
+
+/// Delay from a record's own time to the reader that waits for it.
+fn delay_of_stream(mount: &Mount) -> f64 {
+    let mut load = Load::waiting(&words(&format!("ticks {TICKS} {}", PAUSE.as_micros())));
+    mount.ctl(load.pid(), "set syscall calls=getppid");
+    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+    load.go();
+    let mut delays = Vec::new();
+    let mut buf = vec![0; 1 << 16];
+    while let Ok(n @ 1..) = trace.read(&mut buf) {
+        let now = since_epoch();
+        if let Ok(Some(header)) = record::decode_header(&buf[..n])
+            && header.ktr_type == record::KTR_SYSCALL
+        {
+            let time = header.stamp.time;
+            delays.push(now - (time.sec as f64 * 1e9 + time.nsec as f64));
+        }
+    }
+    median(&delays)
+}
+
+/// The same through a pipe: what a writer writes carries its time.
+fn delay_of_pipe() -> f64 {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let writing = thread::spawn(move || {
+        let mut writer = writer;
+        for _ in 0..TICKS {
+            thread::sleep(PAUSE);
+            std::io::Write::write_all(&mut writer, &since_epoch().to_le_bytes()).unwrap();
+        }
+    });
+    let mut reader = reader;
+    let mut delays = Vec::new();
+    let mut time = [0; 8];
+    while reader.read_exact(&mut time).is_ok() {
+        delays.push(since_epoch() - f64::from_le_bytes(time));
+    }
+    writing.join().unwrap();
+    median(&delays)
+}
+
+/// Records of a real program, and how many there are.
+fn recorded(mount: &Mount) -> (PathBuf, u64) {
+    let mut load = Load::waiting(&words("rw1 40000"));
+    mount.ctl(load.pid(), "set default size=256M policy=drop +inherit");
+    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+    load.go();
+    let path = load::program().with_extension("ktrace");
+    let bytes = std::io::copy(&mut trace, &mut File::create(&path).unwrap()).unwrap();
+    let all = std::fs::read(&path).unwrap();
+    assert_eq!(bytes, all.len() as u64);
+    let mut records = 0;
+    let mut at = 0;
+    while let Ok(Some(header)) = record::decode_header(&all[at..]) {
+        at += record::HEADER_LEN + header.len;
+        records += 1;
+    }
+    (path, records)
+}
+
+/// Prints the table.
+pub(crate) fn run(options: &Options) {
+    let mount = Mount::with(&["-o", "mem=1024M"]);
+    let mut table = Table::new("The stream", &["", "ours", "a pipe", "ratio"]);
+    for (name, mode, size) in
+        [("cat, records of 4 KiB", "big", 4096), ("cat, records of 72 bytes", "small", 64)]
+    {
+        let (mut ours, mut theirs, mut rate) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            let (speed, records) = stream(&mount, mode);
+            ours.push(speed);
+            rate.push(records);
+            theirs.push(pipe(size));
+        }
+        let mib = |figures: &[f64]| format!("{:.0} MiB/s", median(figures) / (1 << 20) as f64);
+        let shown = format!("{}, {:.2} M records/s", mib(&ours), median(&rate) / 1e6);
+        table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        ours.push(delay_of_stream(&mount));
+        theirs.push(delay_of_pipe());
+    }
+    table.row(&[
+        "from a record to its reader".to_owned(),
+        ns(median(&ours)),
+        ns(median(&theirs)),
+        times(ratio(&ours, &theirs)),
+    ]);
+
+    let (path, records) = recorded(&mount);
+    let mut figures = Vec::new();
+    for _ in 0..options.rounds {
+        let begun = Instant::now();
+        let mut kdump = Command::new(env!("CARGO_BIN_EXE_kdump"));
+        assert!(kdump.arg("-f").arg(&path).stdout(Stdio::null()).status().unwrap().success());
+        figures.push(records as f64 / begun.elapsed().as_secs_f64());
+    }
+    let rate = format!("{:.2} M records/s", median(&figures) / 1e6);
+    table.row(&["kdump to text".to_owned(), rate, String::new(), String::new()]);
+}

@@ -1,3 +1,0 @@
-//! placeholder
-use crate::Options;
-pub(crate) fn run(_: &Options) {}
