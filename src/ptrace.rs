@@ -9,6 +9,7 @@
 
 mod memory;
 mod observe;
+mod pace;
 mod restart;
 mod setid;
 mod signals;
@@ -40,6 +41,9 @@ const KICK_EVERY: Duration = Duration::from_millis(1);
 const HEAR_MAX: Duration = Duration::from_secs(1);
 /// Stack of a tracer thread; little of it is ever touched.
 const STACK: usize = 256 << 10;
+/// The bits of uapi/linux/capability.h.
+const CAP_SYS_PTRACE: u32 = 19;
+const CAP_SYS_NICE: u32 = 23;
 
 /// The backend.
 pub struct Ptrace {
@@ -57,6 +61,8 @@ struct Shared {
     sleeps: restart::Sleeps,
     /// Without CAP_SYS_PTRACE a set-id program must not be executed under us (hazard 21).
     privileged: bool,
+    /// With CAP_SYS_NICE a tracer thread may give way to its tracees and come back ([`pace`]).
+    nice: bool,
 }
 
 struct Entry {
@@ -128,13 +134,13 @@ impl Shared {
 impl Ptrace {
     /// For the processes of this table.
     pub fn new(procs: Arc<ProcTable>) -> Arc<Ptrace> {
-        let privileged = has_cap_sys_ptrace();
         let shared = Shared {
             procs,
             tracers: Mutex::default(),
             past: Meter::default(),
             sleeps: Default::default(),
-            privileged,
+            privileged: has_cap(CAP_SYS_PTRACE),
+            nice: has_cap(CAP_SYS_NICE),
         };
         Arc::new(Ptrace { shared: Arc::new(shared) })
     }
@@ -283,8 +289,8 @@ impl Backend for Ptrace {
     }
 }
 
-/// Whether this process has CAP_SYS_PTRACE in force (capabilities(7): bit 19).
-fn has_cap_sys_ptrace() -> bool {
+/// Whether this process has a capability in force (capabilities(7)).
+fn has_cap(bit: u32) -> bool {
     let mask = crate::proc::status_field(std::process::id() as i32, "CapEff").unwrap_or_default();
-    u64::from_str_radix(&mask, 16).is_ok_and(|caps| caps >> 19 & 1 == 1)
+    u64::from_str_radix(&mask, 16).is_ok_and(|caps| caps >> bit & 1 == 1)
 }

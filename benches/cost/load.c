@@ -123,6 +123,7 @@ int main(int argc, char **argv)
 	if (is("run")) {
 		pid_t child = fork();
 		if (child == 0) {
+			dup2(open("/dev/null", O_WRONLY), 1);
 			execvp(argv[2], argv + 2);
 			_exit(127);
 		}

@@ -153,6 +153,14 @@ pub(super) fn kick(tid: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, KICK as i32) };
 }
 
+/// Has the calling thread give way to every other (SCHED_IDLE), or not (SCHED_OTHER); false where the kernel refuses.
+pub(super) fn run_idle(idle: bool) -> bool {
+    let policy = if idle { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` is read only, and 0 names the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
+}
+
 /// Number and arguments of a call, where `op` says that it is at its entry.
 pub(super) fn entry_values(info: &libc::ptrace_syscall_info) -> (u64, [u64; 6]) {
     // SAFETY: the members of the union are plain integers, and all of it is initialised.

@@ -81,6 +81,8 @@ pub(super) struct Task {
     /// An interrupt was sent and its stop has not been seen.
     pub(super) interrupted: bool,
     pub(super) call: Option<Call>,
+    /// When it was last resumed from a call's entry.
+    pub(super) entered: Option<Time>,
     /// The result of a call that may turn out never to have returned (hazard 1): held until the next stop tells.
     pub(super) held: Option<(Time, i64)>,
     /// The call restarted after an interrupt of ours: its second entry is not an event of the program.
@@ -105,6 +107,7 @@ impl Task {
             comm,
             interrupted: false,
             call: None,
+            entered: None,
             held: None,
             restarting: false,
             changed: None,

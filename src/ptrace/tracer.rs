@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno;
 
 use super::observe::{Observer, Resume};
+use super::pace::Pace;
 use super::restart;
 use super::stop::{self, Change, Stop, Stopped};
 use super::task::{Group, Pending, Task, now};
@@ -28,11 +29,13 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
     }
     me.tid.store(sys::gettid(), Ordering::Release);
     let observer = Observer::new(&shared);
+    let pace = Pace::new(shared.nice);
     let mut tracer = Tracer {
         shared,
         me,
         commands,
         observer,
+        pace,
         tasks: HashMap::new(),
         groups: HashMap::new(),
         early: HashMap::new(),
@@ -46,6 +49,7 @@ struct Tracer {
     me: Handle,
     commands: Receiver<Command>,
     observer: Observer,
+    pace: Pace,
     /// Traced threads by id.
     tasks: HashMap<i32, Task>,
     /// Traced processes by id.
@@ -65,6 +69,7 @@ impl Tracer {
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
         }
+        self.pace.pause();
         match stop::wait(true) {
             Ok(Some(change)) => self.change(change),
             Ok(None) => {}
@@ -132,39 +137,61 @@ impl Tracer {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);
+        // Before the resume: after it the tracee may run first.
+        let count = || {
+            let now = now();
+            meter.stops.fetch_add(1, Ordering::Relaxed);
+            meter.stopped_ns.fetch_add(ns_between(time, now), Ordering::Relaxed);
+            now
+        };
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
         let interrupted = std::mem::take(&mut task.interrupted);
         match stop {
             Stop::Syscall => {
+                if let Some(entered) = task.entered.take() {
+                    self.pace.round_trip(tid, ns_between(entered, time));
+                }
                 let how = self.observer.syscall(task, &stopped, interrupted, time);
                 if how == Resume::Enter && (interrupted || task.trace.is_none()) {
                     // The call would end at once, of an interrupt that the kernel takes for done: nobody would see its
                     // EINTR but the program. So the interrupt stays out until the call's exit.
                     task.interrupt();
                 }
+                let resumed = count();
+                task.entered = (how == Resume::Enter).then_some(resumed);
                 self.go_on(stopped, how);
             }
             Stop::Signal(signal) => {
                 let how = self.observer.signal(task, &stopped, signal, time);
+                count();
                 self.go_on(stopped, how);
             }
-            Stop::Group if task.trace.is_some() => stopped.listen(),
-            Stop::Group => self.resume(stopped, 0),
+            Stop::Group if task.trace.is_some() => {
+                count();
+                stopped.listen();
+            }
+            Stop::Group => {
+                count();
+                self.resume(stopped, 0);
+            }
             Stop::Trap => {
                 if interrupted {
                     let sees_exit = task.needs_calls(self.shared.privileged);
                     restart::restart(task, &stopped, sees_exit, &self.shared.sleeps);
                 }
+                count();
                 self.resume(stopped, 0);
             }
             Stop::Child(child) => {
                 self.child(tid, child);
+                count();
                 self.resume(stopped, 0);
             }
-            Stop::Exec(former) => self.exec(stopped, former),
+            Stop::Exec(former) => {
+                self.exec(stopped, former);
+                count();
+            }
         }
-        meter.stops.fetch_add(1, Ordering::Relaxed);
-        meter.stopped_ns.fetch_add(elapsed_ns(time), Ordering::Relaxed);
         self.settled(tid);
     }
 
@@ -231,8 +258,7 @@ impl Tracer {
     }
 }
 
-fn elapsed_ns(since: Time) -> u64 {
-    let now = now();
-    let ns = (now.sec - since.sec) * 1_000_000_000 + now.nsec - since.nsec;
+fn ns_between(from: Time, to: Time) -> u64 {
+    let ns = (to.sec - from.sec) * 1_000_000_000 + to.nsec - from.nsec;
     u64::try_from(ns).unwrap_or(0)
 }

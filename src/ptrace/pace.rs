@@ -1,0 +1,214 @@
+//! How a tracer thread waits for its tracees: measured while it runs, and chosen.
+//!
+//! Most of what a stop costs is waking the other side, and that depends on where the two run and on the host. There are
+//! two ways. [`Way::Free`]: like any thread, wherever the scheduler puts it. [`Way::Near`]: on the cpu of the tracee,
+//! under SCHED_IDLE. There a stop is a switch of threads and no message to another cpu; and as the scheduler counts a
+//! cpu with nothing but SCHED_IDLE threads as free, it leaves the tracee where it is instead of moving it to the next
+//! cpu. Nothing of this can be seen by the tracee, whose own affinity and class stay as they are. Where other threads
+//! want that cpu, Near is slow, and the measurement says so.
+//!
+//! The measure is the round trip from a call's entry, resumed, to the stop at its exit. Of a number of them the lower
+//! quartile is taken: calls that wait for something say nothing about us.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::sys;
+
+/// Round trips of one judgement.
+const WINDOW: usize = 32;
+/// Of a trial, after so many it may be clear that it is bad.
+const EARLY: usize = 4;
+/// A way must be so much better to be worth a change, and so much worse to be left.
+const MARGIN: f64 = 1.1;
+/// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
+const PATIENCE: u32 = 4;
+const PATIENCE_MAX: u32 = 1024;
+/// And after one that was a success.
+const PATIENCE_WON: u32 = 64;
+/// After so long without a call what was measured is of another time.
+const STALE: Duration = Duration::from_millis(100);
+
+/// How to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Anywhere, as an ordinary thread.
+    Free,
+    /// On the tracee's cpu, giving way to it.
+    Near,
+}
+
+impl Way {
+    fn other(self) -> Way {
+        match self {
+            Way::Free => Way::Near,
+            Way::Near => Way::Free,
+        }
+    }
+}
+
+/// What one tracer thread has measured, and what it does.
+#[derive(Debug)]
+pub(super) struct Pace {
+    judge: Judge,
+    /// Where it may run; `None` where it has no choice.
+    cpus: Option<CpuSet>,
+    /// Where it is held.
+    near: Option<usize>,
+    /// When it was last judged.
+    judged: Instant,
+}
+
+impl Pace {
+    /// For the calling thread, which waits as any does at first. `may_return` says that the kernel lets a thread come
+    /// back from SCHED_IDLE: without CAP_SYS_NICE it does not.
+    pub(super) fn new(may_return: bool) -> Pace {
+        let several =
+            |cpus: &CpuSet| (0..CpuSet::count()).filter(|&cpu| cpus.is_set(cpu) == Ok(true)).count() > 1;
+        let cpus = sched_getaffinity(Pid::from_raw(0)).ok().filter(|cpus| may_return && several(cpus));
+        Pace { judge: Judge::new(), cpus, near: None, judged: Instant::now() }
+    }
+
+    /// A thread was resumed from a call's entry and has come to its exit after `ns`.
+    pub(super) fn round_trip(&mut self, tid: i32, ns: u64) {
+        if self.cpus.is_some() && self.judge.take(ns) {
+            self.judged = Instant::now();
+            match self.judge.way {
+                Way::Free => self.leave(),
+                Way::Near => self.follow(tid),
+            }
+        }
+    }
+
+    /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free.
+    pub(super) fn pause(&mut self) {
+        if self.near.is_some() && self.judged.elapsed() > STALE {
+            self.judge = Judge::new();
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(cpus) = self.cpus.filter(|_| self.near.take().is_some()) {
+            sys::run_idle(false);
+            // Cpus may have been taken away since: then it stays where it is.
+            let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
+        }
+    }
+
+    /// To the cpu of this tracee, which may have moved.
+    fn follow(&mut self, tid: i32) {
+        let Some(cpu) = cpu_of(tid).filter(|_| self.cpus.is_some()) else { return };
+        if self.near == Some(cpu) {
+            return;
+        }
+        let mut one = CpuSet::new();
+        let held = one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok();
+        if held && (self.near.is_some() || sys::run_idle(true)) {
+            self.near = Some(cpu);
+        } else {
+            self.near = Some(cpu);
+            self.leave();
+            self.judge.give_up();
+        }
+    }
+}
+
+/// The cpu a thread ran on last: field 39 of /proc/pid/stat, proc(5).
+fn cpu_of(tid: i32) -> Option<usize> {
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(36)?.parse().ok()
+}
+
+/// The judgement alone, without a thread.
+#[derive(Debug)]
+struct Judge {
+    way: Way,
+    window: Vec<u64>,
+    /// What a round trip costs by each way, nanoseconds; 0 where it was never tried.
+    cost: [f64; 2],
+    on_trial: bool,
+    /// Windows until the next trial.
+    wait: u32,
+    patience: u32,
+}
+
+impl Judge {
+    fn new() -> Judge {
+        Judge {
+            way: Way::Free,
+            window: Vec::with_capacity(WINDOW),
+            cost: [0.0; 2],
+            on_trial: false,
+            wait: PATIENCE,
+            patience: PATIENCE,
+        }
+    }
+
+    /// The other way cannot be had here.
+    fn give_up(&mut self) {
+        self.way = Way::Free;
+        self.on_trial = false;
+        self.patience = PATIENCE_MAX;
+        self.wait = PATIENCE_MAX;
+    }
+
+    fn turn(&mut self) {
+        self.way = self.way.other();
+        self.window.clear();
+    }
+
+    /// Takes one round trip; true where it has judged.
+    fn take(&mut self, ns: u64) -> bool {
+        self.window.push(ns);
+        let other = self.cost[self.way.other() as usize];
+        if self.on_trial && self.window.len() == EARLY {
+            let least = self.window.iter().min().map_or(0.0, |&ns| ns as f64);
+            if least > other * 2.0 {
+                self.cost[self.way as usize] = least;
+                self.failed();
+                return true;
+            }
+        }
+        if self.window.len() < WINDOW {
+            return false;
+        }
+        self.window.sort_unstable();
+        let now = self.window[WINDOW / 4] as f64;
+        self.window.clear();
+        let cost = &mut self.cost[self.way as usize];
+        *cost = if *cost == 0.0 || self.on_trial { now } else { (*cost * 3.0 + now) / 4.0 };
+        let cost = *cost;
+        if self.on_trial {
+            if cost * MARGIN > other {
+                self.failed();
+            } else {
+                self.on_trial = false;
+                self.patience = PATIENCE_WON;
+                self.wait = self.patience;
+            }
+            return true;
+        }
+        self.wait -= 1;
+        // It has become worse than what the other was: that is worth a trial now.
+        if self.wait == 0 || (other > 0.0 && cost > other * MARGIN * MARGIN) {
+            self.turn();
+            self.on_trial = true;
+        }
+        true
+    }
+
+    /// The trial was in vain: back, and longer until the next.
+    fn failed(&mut self) {
+        self.turn();
+        self.on_trial = false;
+        self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        self.wait = self.patience;
+    }
+}
+
+#[cfg(test)]
+mod tests;
