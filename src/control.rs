@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 
@@ -81,6 +81,9 @@ pub struct Ktrace {
     /// Every sink ever made that is not yet gone.
     sinks: Mutex<Vec<Weak<Sink>>>,
     given_up: Sender<u64>,
+    /// Each thread that writes a sink to its file holds one; `None` once the daemon ends.
+    drains: Mutex<Option<Sender<()>>>,
+    drained: Receiver<()>,
 }
 
 impl Ktrace {
@@ -90,7 +93,9 @@ impl Ktrace {
         let backends = make(&procs);
         let budget = Budget::new(options.mem);
         let (given_up, ids) = crossbeam_channel::unbounded();
-        let ktrace = Arc::new(Ktrace { options, procs, backends, budget, sinks: Mutex::default(), given_up });
+        let (alive, drained) = crossbeam_channel::bounded(0);
+        let (sinks, drains) = (Mutex::default(), Mutex::new(Some(alive)));
+        let ktrace = Arc::new(Ktrace { options, procs, backends, budget, sinks, given_up, drains, drained });
         keeper::start(&ktrace, ids);
         ktrace
     }
@@ -108,7 +113,7 @@ impl Ktrace {
         match command {
             Command::Set(set) => self.set(caller, target, set),
             Command::Clear(clear) => self.clear(caller, target, clear),
-            Command::ClearFile { target: named } => self.clear_file(caller, target, *named),
+            Command::ClearFile { target: named, fd } => self.clear_file(caller, target, *named, *fd),
         }
     }
 
@@ -192,6 +197,9 @@ impl Ktrace {
         for proc in self.procs.all() {
             proc.set_trace(None);
         }
+        // What was recorded is to be in the files: nobody sends, the last drain that ends hangs up.
+        drop(self.drains.lock().take());
+        let _ = self.drained.recv_deadline(by);
     }
 
     /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may.

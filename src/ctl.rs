@@ -40,6 +40,8 @@ pub enum Command {
     ClearFile {
         /// Whose file.
         target: Option<Target>,
+        /// Or which descriptor of the caller.
+        fd: Option<i32>,
     },
 }
 
@@ -115,7 +117,7 @@ const OPTIONS: [(&str, Opt); 12] = [
 const VERBS: [(&str, bool, Option<&[Opt]>); 3] = [
     ("set", true, None),
     ("clear", true, Some(&[Opt::Inherit, Opt::Descend, Opt::Pid, Opt::Pgrp, Opt::All])),
-    ("clearfile", false, Some(&[Opt::Pid, Opt::Pgrp, Opt::All])),
+    ("clearfile", false, Some(&[Opt::Fd, Opt::Pid, Opt::Pgrp, Opt::All])),
 ];
 
 const SIZE_UNITS: [(char, usize); 2] = [('M', 1 << 20), ('K', 1 << 10)];
@@ -212,7 +214,10 @@ pub fn parse(line: &str) -> Result<Command> {
         }
         "set" => Ok(Command::Set(set)),
         "clear" => Ok(Command::Clear(clear(named, set))),
-        _ => Ok(Command::ClearFile { target: set.target }),
+        _ if set.fd.is_some() && set.target.is_some() => {
+            Err(first.error("clearfile takes a descriptor or a process, not both"))
+        }
+        _ => Ok(Command::ClearFile { target: set.target, fd: set.fd }),
     }
 }
 
@@ -340,7 +345,8 @@ impl fmt::Display for Command {
         match self {
             Command::Set(set) => set.fmt(f),
             Command::Clear(clear) => clear.fmt(f),
-            Command::ClearFile { target } => write!(f, "clearfile{}", Or(target)),
+            Command::ClearFile { target, fd: None } => write!(f, "clearfile{}", Or(target)),
+            Command::ClearFile { target, fd: Some(fd) } => write!(f, "clearfile fd={fd}{}", Or(target)),
         }
     }
 }

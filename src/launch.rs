@@ -5,6 +5,7 @@
 //! caller: it is asked from a process of its own.
 
 mod command;
+mod handover;
 mod mount;
 mod records;
 mod request;
@@ -15,6 +16,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+pub use handover::{clear_file, hand_over};
 pub use mount::{Mount, Mounted, mounted};
 pub use records::Records;
 pub use request::{Request, Target, clear_line};

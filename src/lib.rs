@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0, words | [`facility`] [`record`] [`syscall`] [`signal`] [`errno`] [`policy`] [`ctl`] [`error`] | pure: no I/O, no clock, no threads |
 //! | 1, things | [`cred`] [`sink`] [`proc`] [`dump`] | state and mechanism, no policy |
-//! | 2, the facility | [`hooks`] [`backend`] [`control`] [`stream`] | what `kern_ktrace.c` is in NetBSD |
+//! | 2, the facility | [`hooks`] [`backend`] [`control`] [`drain`] [`stream`] | what `kern_ktrace.c` is in NetBSD |
 //! | 3, sources of events | [`ptrace`] | a backend: watches processes and calls the hooks |
 //! | 3, clients | [`launch`] | how the tools find a mount and start a command |
 //!
@@ -30,6 +30,7 @@ pub mod backend;
 pub mod control;
 pub mod cred;
 pub mod ctl;
+pub mod drain;
 pub mod dump;
 pub mod errno;
 pub mod error;

@@ -13,8 +13,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -77,10 +77,29 @@ pub struct Counts {
 /// must neither wait nor call into the sink.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
+/// Which file a sink is written to (`fd=`): two descriptors of the same object are the same trace file (R21).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FileId {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// The file that a sink is written to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct File {
+    /// Which.
+    pub id: FileId,
+    /// Its name when it was given to us.
+    pub name: String,
+}
+
 /// A trace file.
 pub struct Sink {
     id: u64,
     owner: u32,
+    file: OnceLock<File>,
     budget: Arc<Budget>,
     given_up: Option<Sender<u64>>,
     state: Mutex<State>,
@@ -111,6 +130,8 @@ struct State {
     last: Stamp,
     /// The ABI of the newest record.
     last_abi: Abi,
+    /// Up to where it is in its file; `None` where nobody writes it to one.
+    written: Option<u64>,
 }
 
 /// One open's cursor.
@@ -120,6 +141,8 @@ struct Slot {
     met: Tally,
     /// The process that read last; 0 until the first read.
     pid: i32,
+    /// Nothing is let go before it has read it.
+    keeps: bool,
     armed: Option<Waker>,
 }
 
@@ -162,10 +185,12 @@ impl Sink {
             counts: Counts::default(),
             last: Stamp::default(),
             last_abi: Abi::Linux,
+            written: None,
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let budget = Arc::clone(budget);
-        Ok(Arc::new(Sink { id, owner, budget, given_up, state: Mutex::new(state), room: Condvar::new() }))
+        let state = Mutex::new(state);
+        Ok(Arc::new(Sink { id, owner, file: OnceLock::new(), budget, given_up, state, room: Condvar::new() }))
     }
 
     /// A number that no other sink of this process has.
@@ -176,6 +201,17 @@ impl Sink {
     /// The uid of who made it.
     pub fn owner(&self) -> u32 {
         self.owner
+    }
+
+    /// The file it is written to, `None` for one that is only read.
+    pub fn file(&self) -> Option<&File> {
+        self.file.get()
+    }
+
+    /// Says which file it is written to, once.
+    pub fn set_file(&self, file: File) {
+        // A second call would be a fault of ours; the first one holds.
+        let _ = self.file.set(file);
     }
 
     /// What to do when it is full.
@@ -328,9 +364,50 @@ impl Sink {
         let slot = st.next_slot;
         st.next_slot += 1;
         let (pos, met) = (st.ring.tail(), st.ring.gone());
-        st.slots.insert(slot, Slot { pos, met, pid: 0, armed: None });
+        st.slots.insert(slot, Slot { pos, met, pid: 0, keeps: false, armed: None });
         drop(st);
         Reader::new(Arc::clone(self), slot)
+    }
+
+    /// The cursor of the one who writes this sink to its file: nothing is let go that it has not read, however fast
+    /// others are.
+    pub fn drain(self: &Arc<Sink>) -> Reader {
+        let reader = self.reader();
+        let mut st = self.state.lock();
+        st.written = Some(st.ring.tail());
+        if let Some(slot) = st.slots.get_mut(&reader.slot()) {
+            slot.keeps = true;
+            // It is there for good: no other reader's end is the end of them all.
+            slot.pid = std::process::id() as i32;
+        }
+        st.had_reader = true;
+        drop(st);
+        reader
+    }
+
+    /// What the drain has read so far is in the file.
+    pub fn written(&self, drain: &Reader) {
+        let mut st = self.state.lock();
+        st.written = st.slots.get(&drain.slot()).map(|slot| slot.pos);
+        self.room.notify_all();
+    }
+
+    /// Nothing more will be written to the file.
+    pub fn drained(&self) {
+        self.state.lock().written = None;
+        self.room.notify_all();
+    }
+
+    /// Waits until all that is here now is in the file; false where `until` came first. At once where there is none.
+    pub fn wait_written(&self, until: Instant) -> bool {
+        let mut st = self.state.lock();
+        let head = st.ring.head();
+        while st.written.is_some_and(|pos| pos < head) {
+            if self.room.wait_until(&mut st, until).timed_out() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -356,7 +433,10 @@ impl State {
         if self.ring.free() >= len {
             return true;
         }
-        let fastest = self.slots.values().filter(|s| s.pid != 0).map(|s| s.pos).max();
+        let fastest = match self.slots.values().find(|s| s.keeps) {
+            Some(drain) => Some(drain.pos),
+            None => self.slots.values().filter(|s| s.pid != 0).map(|s| s.pos).max(),
+        };
         let droppable = match self.policy {
             Policy::Overwrite => self.ring.head(),
             _ => fastest.unwrap_or(0),

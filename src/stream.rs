@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::proc::{Binding, Bound, Proc};
-use crate::sink::{Read, Reader, Waker};
+use crate::sink::{Read, Reader, Sink, Waker};
 
 /// What `open("/ktrace/<pid>/trace")` gives.
 #[derive(Debug)]
@@ -93,6 +93,16 @@ impl TraceFile {
         }
     }
 
+    /// The sink, once bound.
+    pub fn sink(&mut self) -> Option<&Arc<Sink>> {
+        // Who may not read it has nothing to wait for.
+        self.bind().ok()?;
+        match &self.state {
+            State::Bound(reader) => Some(reader.sink()),
+            _ => None,
+        }
+    }
+
     fn bind(&mut self) -> Result<()> {
         let State::Waiting(_, binding) = &self.state else { return Ok(()) };
         match binding.get() {
@@ -104,7 +114,7 @@ impl TraceFile {
     }
 }
 
-fn reader(sink: &Arc<crate::sink::Sink>, uid: u32) -> Result<Reader> {
+fn reader(sink: &Arc<Sink>, uid: u32) -> Result<Reader> {
     if uid != 0 && uid != sink.owner() {
         return Err(Error::Access { why: format!("the trace file belongs to uid {}", sink.owner()).into() });
     }

@@ -121,8 +121,13 @@ pub(crate) fn with_ids_only<T: Send>(
     })
 }
 
-/// Of the calling thread only: glibc's wrappers of setgroups(2) would change every thread of the process.
-fn take_ids(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
+/// Gives the calling thread these ids for files, these groups and no capability, for good.
+///
+/// Of this thread only: glibc's wrappers of setgroups(2) would change every thread of the process.
+///
+/// # Errors
+/// What setgroups(2) or capset(2) says; EPERM where the ids are not ours to take.
+pub(crate) fn take_ids(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     const NONE: u32 = u32::MAX;
     #[repr(C)]
@@ -161,4 +166,39 @@ pub(crate) fn pidfd_getfd(pidfd: &OwnedFd, fd: i32) -> nix::Result<OwnedFd> {
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
     // SAFETY: the kernel has just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// What statx(2) says without asking a file system that is somewhere else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cached {
+    /// Type and permission.
+    pub(crate) mode: u16,
+    /// Device number.
+    pub(crate) device: u64,
+    /// Inode number.
+    pub(crate) inode: u64,
+}
+
+/// Of an open file. It never waits for a file system that does not answer.
+pub(crate) fn statx_cached(fd: &OwnedFd) -> nix::Result<Cached> {
+    statx(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+/// The device of what is mounted at `path`. It never waits for that file system, which may be our own.
+pub(crate) fn device_cached(path: &std::path::Path) -> nix::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    statx(libc::AT_FDCWD, &path, 0).map(|file| file.device)
+}
+
+fn statx(dir: i32, path: &std::ffi::CStr, flags: i32) -> nix::Result<Cached> {
+    let mut out = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_TYPE | libc::STATX_INO;
+    // SAFETY: a NUL-terminated string, and room for the struct that the kernel fills.
+    Errno::result(unsafe { libc::statx(dir, path.as_ptr(), flags, mask, out.as_mut_ptr()) })?;
+    // SAFETY: zeroed before, and any bytes make one: it is plain integers.
+    let out = unsafe { out.assume_init() };
+    let device = u64::from(out.stx_dev_major) << 32 | u64::from(out.stx_dev_minor);
+    Ok(Cached { mode: out.stx_mode, device, inode: out.stx_ino })
 }

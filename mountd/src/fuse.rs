@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -25,6 +25,9 @@ use crate::work::Work;
 
 /// Most bytes of a listing's answer, so that it fits a socket's buffer.
 const LISTING_MAX: usize = 64 << 10;
+
+/// How long an fsync waits for a file that takes nothing.
+const SYNC_MAX: Duration = Duration::from_secs(10);
 
 /// The file system as fuser sees it.
 pub(crate) struct Fuse {
@@ -223,8 +226,16 @@ impl Filesystem for Fuse {
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    /// Of `trace` and `text`: returns when what was recorded is in the file that `fd=` named.
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let Some(sink) = self.streams.sink(fh.0) else { return reply.ok() };
+        if !self.work.has_room() {
+            return reply.error(fuser::Errno::EAGAIN);
+        }
+        self.work.run(move || match sink.wait_written(Instant::now() + SYNC_MAX) {
+            true => reply.ok(),
+            false => reply.error(fuser::Errno::EAGAIN),
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrace::proc::{self, ProcTable};
-use ktrace::sink::{Read as Got, Waker};
+use ktrace::sink::{Read as Got, Sink, Waker};
 use parking_lot::Mutex;
 
 use crate::channel::Device;
@@ -199,6 +199,11 @@ impl Streams {
             }
         };
         self.device.send(&wire::poll_reply(unique, revents));
+    }
+
+    /// The sink of an open stream, once it has one.
+    pub(crate) fn sink(&self, fh: u64) -> Option<Arc<Sink>> {
+        self.get(fh)?.state.lock().stream.sink()
     }
 
     /// The caller of a request got a signal. What is no waiting read is left to end by itself.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ktrace::dump::{Options, Printer};
 use ktrace::proc::Proc;
 use ktrace::record::Decoder;
-use ktrace::sink::{Read, Waker};
+use ktrace::sink::{Read, Sink, Waker};
 use ktrace::stream::TraceFile;
 
 /// Bytes of records printed at a time: what one answer holds in text must not take long.
@@ -72,6 +72,14 @@ impl Stream {
             Stream::Text(text) if !text.left().is_empty() => (true, false),
             Stream::Text(text) => text.file.ready(),
             Stream::Trace(file) => file.ready(),
+        }
+    }
+
+    /// The sink it reads, once there is one.
+    pub(crate) fn sink(&mut self) -> Option<Arc<Sink>> {
+        match self {
+            Stream::Trace(file) => file.sink().cloned(),
+            Stream::Text(text) => text.file.sink().cloned(),
         }
     }
 

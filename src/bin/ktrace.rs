@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ktrace::launch::{self, Ended, Failure, Records, Request, Session, Whom};
+use ktrace::launch::{self, Ended, Failure, Mount, Records, Request, Session, Whom};
 use ktrace::policy::Policy;
 use ktrace::record;
 
 /// Trace a command, a process or a process group into a file; read it with kdump.
 ///
-/// Ends with the last traced process, with the command's own status.
+/// With a command it ends as the command does; with -p or -g it returns at once and tracing goes on. Where no ktracefs
+/// is mounted, or an older version is wanted, it stays and writes the file itself until the last traced process ends.
 #[derive(Parser, Debug)]
 #[command(version, args_override_self = true)]
 struct Options {
@@ -23,7 +24,7 @@ struct Options {
     /// Clear everything that is yours; root: everything
     #[arg(short = 'C', conflicts_with_all = ["clear", "pid", "pgrp", "command"])]
     clear_all: bool,
-    /// Clear tracing of the process (-p) or the group (-g)
+    /// Clear tracing of the process (-p), of the group (-g), or of all that write to the file (-f)
     #[arg(short = 'c', conflicts_with = "command")]
     clear: bool,
     /// Descend to present children as well
@@ -80,7 +81,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let facs = Request::points(&options.points)?;
     if options.clear_all || options.clear {
         if options.clear && whom.is_none() {
-            return Err(Failure::new("-c needs -p or -g; -C clears everything"));
+            return launch::clear_file(&options.file);
         }
         let facs = (!options.points.is_empty()).then_some(facs);
         return launch::clear(whom.as_ref(), facs, options.descend);
@@ -91,8 +92,15 @@ fn run(options: &Options) -> Result<(), Failure> {
         None => Whom::Command(options.command.clone()),
     };
     let policy = if options.never_wait { Policy::Stop } else { Policy::Block };
-    let request = Request { facs, inherit: options.inherit, descend: options.descend, policy };
+    let request = Request { facs, inherit: options.inherit, descend: options.descend, policy, fd: None };
     let mut out = Records::to(&options.file, options.append, options.sync, options.version_out)?;
+    match (Mount::find(), out.as_stream()) {
+        (Some(mount), Some(file)) => return launch::hand_over(&mount, &whom, &request, file),
+        (None, _) if options.command.is_empty() => {
+            eprintln!("ktrace: no ktracefs is mounted; this one stays until tracing ends");
+        }
+        _ => {}
+    }
     let mut session = Session::start(&whom, &request)?;
     let ended = session.follow(|bytes| out.write(bytes)).unwrap_or_else(|e| Ended::failed("ktrace", &e));
     session.finish(ended)

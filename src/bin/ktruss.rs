@@ -134,7 +134,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         None => Whom::Command(cli.command.clone()),
     };
     let policy = if cli.never_wait { Policy::Stop } else { Policy::Block };
-    let request = Request { facs, inherit: cli.inherit, descend: cli.descend, policy };
+    let request = Request { facs, inherit: cli.inherit, descend: cli.descend, policy, fd: None };
     let (session, followed) = match &cli.outfile {
         Some(path) => {
             let mut out = Records::to(path, cli.append, cli.sync, cli.version_out)?;

@@ -1,7 +1,7 @@
 //! What set, clear and clearfile do to one process, and with which sink.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -11,10 +11,11 @@ use super::{Ktrace, denied, own_process};
 use crate::backend::{Backend, Want};
 use crate::cred::{self, Caller};
 use crate::ctl::{Clear, Set, Target};
+use crate::drain::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::{Proc, ProcId, Trace};
-use crate::sink::{SIZE_MAX, SIZE_MIN, Sink, Writer};
+use crate::sink::{File, FileId, SIZE_MAX, SIZE_MIN, Sink, Writer};
 
 /// How long a change of one process may wait for that process.
 pub(super) const CHANGE_MAX: Duration = Duration::from_secs(1);
@@ -37,14 +38,14 @@ impl Ktrace {
         if set.size.is_some_and(|size| size > SIZE_MAX) {
             return Err(Error::invalid(format!("size= is more than {SIZE_MAX} bytes")));
         }
-        if set.fd.is_some() {
-            return Err(Error::Unsupported { what: "fd= is not served by this daemon".into() });
-        }
+        // Errors of the file come first (R35).
+        let taken =
+            set.fd.map(|fd| drain::take(caller, fd, self.options.mountpoint.as_deref())).transpose()?;
         let backend = self.backend(set.backend.as_deref())?;
         backend.can(&Want { facs: set.facs, policy: set.policy.unwrap_or(self.options.policy) })?;
         let aim = Aim::new(file, set.target)?;
         // Kept until all are set: it must not end because the first process has died meanwhile.
-        let mut shared: Option<Writer> = None;
+        let mut shared: Option<Writer> = taken.map(|file| self.file_sink(caller, set, file)).transpose()?;
         self.each(aim, set.descend, |id| {
             let into = match (&shared, aim) {
                 (Some(writer), _) => Into::This(writer.sink()),
@@ -77,18 +78,25 @@ impl Ktrace {
         caller: &Caller,
         file: Option<ProcId>,
         named: Option<Target>,
+        fd: Option<i32>,
     ) -> Result<()> {
-        let aim = Aim::new(file, named)?;
         let mut sinks: Vec<Arc<Sink>> = Vec::new();
-        let found = self.each(aim, false, |id| {
-            if let Some(sink) = self.procs.get(id).and_then(|p| p.sink())
-                && !sinks.iter().any(|s| Arc::ptr_eq(s, &sink))
-            {
-                sinks.push(sink);
-            }
-            Ok(())
-        });
-        let mut refusal = found.err();
+        let mut refusal = None;
+        if let Some(fd) = fd {
+            let named = drain::take(caller, fd, self.options.mountpoint.as_deref())?;
+            sinks.extend(self.sink_of(named.id()));
+        } else {
+            let aim = Aim::new(file, named)?;
+            let found = self.each(aim, false, |id| {
+                if let Some(sink) = self.procs.get(id).and_then(|p| p.sink())
+                    && !sinks.iter().any(|s| Arc::ptr_eq(s, &sink))
+                {
+                    sinks.push(sink);
+                }
+                Ok(())
+            });
+            refusal = found.err();
+        }
         let mut met = HashSet::new();
         for sink in sinks {
             loop {
@@ -241,6 +249,33 @@ impl Ktrace {
             return Err(Error::Busy { pid: id.pid, why: why.into() });
         }
         Ok(sink.writer())
+    }
+
+    /// The sink that is written to this file: the present one (R21), or a new one with a thread that drains it.
+    fn file_sink(&self, caller: &Caller, set: &Set, file: Descriptor) -> Result<Writer> {
+        // Held until the new one is known: two at once must not both make one.
+        let mut alive = self.drains.lock();
+        if let Some(sink) = self.sink_of(file.id()) {
+            return Ok(sink.writer());
+        }
+        let Some(alive) = alive.as_mut() else {
+            return Err(Error::Busy {
+                pid: std::process::id() as i32,
+                why: "the daemon is about to end".into(),
+            });
+        };
+        let sink = self.new_sink(caller, set)?;
+        let writer = sink.writer();
+        sink.set_file(File { id: file.id(), name: file.name().to_owned() });
+        drain::start(&sink, file, caller, alive.clone())?;
+        Ok(writer)
+    }
+
+    /// The living sink that is written to this file.
+    pub(super) fn sink_of(&self, file: FileId) -> Option<Arc<Sink>> {
+        let sinks = self.sinks.lock();
+        let mut live = sinks.iter().filter_map(Weak::upgrade).filter(|sink| sink.end().is_none());
+        live.find(|sink| sink.file().is_some_and(|f| f.id == file))
     }
 
     fn new_sink(&self, caller: &Caller, set: &Set) -> Result<Arc<Sink>> {

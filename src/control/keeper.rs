@@ -2,6 +2,7 @@
 //!
 //! A thread of its own, as whoever finds a sink full or left is in the middle of recording. It also sweeps the table.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::Ktrace;
-use crate::sink::End;
+use crate::sink::{End, Sink};
 
 /// How often it looks by itself: for processes that did not let go at once, and for what nobody needs any more.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub(super) fn start(ktrace: &Arc<Ktrace>, ids: Receiver<u64>) {
 
 fn run(ktrace: &Weak<Ktrace>, ids: &Receiver<u64>) {
     let mut left: Vec<u64> = Vec::new();
+    // A process that joined it at that moment has us look again.
+    let mut logged = HashSet::new();
     let mut swept = Instant::now();
     loop {
         let id = match ids.recv_timeout(EVERY) {
@@ -35,7 +38,9 @@ fn run(ktrace: &Weak<Ktrace>, ids: &Receiver<u64>) {
         };
         let Some(ktrace) = ktrace.upgrade() else { return };
         if let Some(id) = id {
-            ktrace.log_end(id);
+            if logged.insert(id) {
+                ktrace.log_end(id);
+            }
             left.push(id);
         }
         left.sort_unstable();
@@ -43,6 +48,7 @@ fn run(ktrace: &Weak<Ktrace>, ids: &Receiver<u64>) {
         left.retain(|&id| !ktrace.release_writers(id));
         if swept.elapsed() >= EVERY {
             ktrace.sweep();
+            logged.retain(|&id| ktrace.sink(id).is_some());
             swept = Instant::now();
         }
     }
@@ -51,12 +57,17 @@ fn run(ktrace: &Weak<Ktrace>, ids: &Receiver<u64>) {
 impl Ktrace {
     /// R30: logged, unless its readers have only gone away.
     fn log_end(&self, id: u64) {
-        let sink = self.sinks.lock().iter().filter_map(Weak::upgrade).find(|sink| sink.id() == id);
-        if let Some(End::GaveUp(errno)) = sink.and_then(|sink| sink.end())
+        let Some(sink) = self.sink(id) else { return };
+        if let Some(End::GaveUp(errno)) = sink.end()
             && errno != libc::EPIPE
         {
-            log::warn!("ktrace write failed, errno {errno}, tracing stopped (trace file {id})");
+            let name = sink.file().map_or_else(|| id.to_string(), |file| file.name.clone());
+            log::warn!("ktrace write failed, errno {errno}, tracing stopped (trace file {name})");
         }
+    }
+
+    fn sink(&self, id: u64) -> Option<Arc<Sink>> {
+        self.sinks.lock().iter().filter_map(Weak::upgrade).find(|sink| sink.id() == id)
     }
 
     /// Releases every process that writes to this sink; true where none is left.

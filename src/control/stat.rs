@@ -59,6 +59,8 @@ impl Ktrace {
         line("facilities", &or_none(trace.as_ref().map_or(String::new(), |t| t.facs.to_string())));
         line("flags", &or_none(trace.as_ref().map_or(String::new(), |t| flags(t))));
         line("trace_file", &or_none(sink.as_ref().map_or(String::new(), |s| s.id().to_string())));
+        let file = sink.as_ref().and_then(|s| s.file().map(|file| file.name.clone()));
+        line("file", &or_none(file.unwrap_or_default()));
         line("backend", &trace.as_ref().map_or("none", |t| t.backend));
         line("policy", &or_none(sink.as_ref().map_or(String::new(), |s| s.policy().to_string())));
         line("size", &sink.as_ref().map_or(0, |s| s.size()));

@@ -32,8 +32,11 @@ fn every_word_means_what_it_says() {
     assert_eq!(set("set user backend=auto").backend, None);
     assert_eq!(set("set user size=5").size, Some(5));
     assert_eq!(set("set user pid=-12").target, Some(Target::Pid(-12)));
-    assert_eq!(parse("clearfile").unwrap(), Command::ClearFile { target: None });
-    assert_eq!(parse(" clearfile  pid=3 ").unwrap(), Command::ClearFile { target: Some(Target::Pid(3)) });
+    assert_eq!(parse("clearfile").unwrap(), Command::ClearFile { target: None, fd: None });
+    assert_eq!(
+        parse(" clearfile  pid=3 ").unwrap(),
+        Command::ClearFile { target: Some(Target::Pid(3)), fd: None }
+    );
 }
 
 #[test]
@@ -144,7 +147,8 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_is_printed_reads_back(
-        command in prop_oneof![any_set(), any_clear(), target().prop_map(|target| Command::ClearFile { target })]
+        command in prop_oneof![any_set(), any_clear(), target().prop_map(|target| Command::ClearFile { target, fd: None }),
+            (0..i32::MAX).prop_map(|fd| Command::ClearFile { target: None, fd: Some(fd) })]
     ) {
         let line = command.to_string();
         prop_assert_eq!(parse(&line), Ok(command), "{}", line);

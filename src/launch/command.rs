@@ -8,7 +8,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -45,16 +45,20 @@ pub(super) enum NotStarted {
 }
 
 impl Launcher {
-    /// Starts one for `command`, found as a shell finds it.
-    pub(super) fn start(command: &[OsString]) -> Result<Launcher, Failure> {
+    /// Starts one for `command`, found as a shell finds it. It has `file` under the same number, and the command will
+    /// not.
+    pub(super) fn start(command: &[OsString], file: Option<BorrowedFd<'_>>) -> Result<Launcher, Failure> {
         let path = find(&command[0])?;
         let name = command[0].to_string_lossy().into_owned();
         let failed = |e: std::io::Error| Failure::new(format!("cannot start {name}: {e}"));
         let (link, theirs) = UnixStream::pair().map_err(failed)?;
-        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed(e.into()))?;
+        for fd in [Some(theirs.as_fd()), file].into_iter().flatten() {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed(e.into()))?;
+        }
         let child = Command::new("/proc/self/exe")
             .arg0(LAUNCHER)
             .arg(theirs.as_raw_fd().to_string())
+            .arg(file.map_or(-1, |file| file.as_raw_fd()).to_string())
             .arg(path)
             .args(command)
             .spawn()
@@ -143,7 +147,8 @@ fn runnable(path: &Path) -> Result<(), Errno> {
     access(path, AccessFlags::X_OK)
 }
 
-/// The launcher: arguments are the number of its descriptor, the file to run, and the command's own.
+/// The launcher: arguments are the number of its link, that of the file handed over or -1, the program, and the
+/// command's own.
 pub(super) fn become_it(mut args: impl Iterator<Item = OsString>) -> ! {
     // It comes back only where the command does not run; who started us was told why.
     let _ = run(&mut args);
@@ -155,6 +160,13 @@ fn run(args: &mut dyn Iterator<Item = OsString>) -> Option<()> {
     let link: OwnedFd = sys::inherited(number).ok()?;
     fcntl(&link, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     let mut link = UnixStream::from(link);
+    let file: i32 = args.next()?.to_str()?.parse().ok()?;
+    // Standard output the command has anyway.
+    if file > 2 {
+        // Kept open to the exec, and no further.
+        let file = std::mem::ManuallyDrop::new(sys::inherited(file).ok()?);
+        fcntl(&*file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    }
     let path = args.next()?;
     let env = env::vars_os().map(|(name, value)| {
         let mut pair = name.into_vec();

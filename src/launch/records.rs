@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -29,13 +29,18 @@ impl Records {
         let file = if path == Path::new("-") {
             File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?)
         } else {
-            // Without O_NONBLOCK a FIFO would wait here for its reader.
+            // Without O_NONBLOCK a FIFO would wait here for its reader. A regular file does not care.
             let flags = libc::O_NONBLOCK | if sync { libc::O_SYNC } else { 0 };
             let mut options = OpenOptions::new();
             options.create(true).append(append).write(true).custom_flags(flags);
-            let file = options.open(path).map_err(failed)?;
+            let irregular = || Failure::new(format!("{}: not a regular file", path.display()));
+            let file = options.open(path).map_err(|e| match e.raw_os_error() {
+                // A FIFO that nobody reads.
+                Some(libc::ENXIO) => irregular(),
+                _ => failed(e),
+            })?;
             if !file.metadata().map_err(failed)?.is_file() {
-                return Err(Failure::new(format!("{}: not a regular file", path.display())));
+                return Err(irregular());
             }
             if !append {
                 file.set_len(0).map_err(failed)?;
@@ -43,6 +48,11 @@ impl Records {
             file
         };
         Ok(Records { file, version, decoder: Decoder::new() })
+    }
+
+    /// The file itself, where its layout is the stream's own: then others can write it.
+    pub fn as_stream(&self) -> Option<BorrowedFd<'_>> {
+        (self.version == record::VERSION).then(|| self.file.as_fd())
     }
 
     /// Writes the next bytes of a stream. In version 2 they go out as they are.

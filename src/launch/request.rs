@@ -38,6 +38,8 @@ pub struct Request {
     pub descend: bool,
     /// What a full ring means: block, or with `-n` the rule of the seed.
     pub policy: Policy,
+    /// The descriptor of ours that the records go to; `None` where we read them.
+    pub fd: Option<i32>,
 }
 
 impl Request {
@@ -68,6 +70,9 @@ impl Request {
         if self.descend {
             line += " +descend";
         }
+        if let Some(fd) = self.fd {
+            line += &format!(" fd={fd}");
+        }
         format!("{line} policy={}{target}\n", self.policy)
     }
 }
@@ -89,15 +94,15 @@ mod tests {
     use super::*;
 
     fn request(facs: Facs) -> Request {
-        Request { facs, inherit: false, descend: false, policy: Policy::Block }
+        Request { facs, inherit: false, descend: false, policy: Policy::Block, fd: None }
     }
 
     #[test]
     fn a_line_for_ctl() {
         let mut r = request(Facs::SYSCALL | Facs::NAMEI);
         assert_eq!(r.set_line(Target::Own), "set syscall,namei policy=block\n");
-        r = Request { inherit: true, descend: true, policy: Policy::Stop, facs: Facs::all() };
-        assert_eq!(r.set_line(Target::Pgrp(7)), "set all +inherit +descend policy=stop pgrp=7\n");
+        r = Request { inherit: true, descend: true, policy: Policy::Stop, facs: Facs::all(), fd: Some(3) };
+        assert_eq!(r.set_line(Target::Pgrp(7)), "set all +inherit +descend fd=3 policy=stop pgrp=7\n");
         assert_eq!(clear_line(None, false, Target::All), "clear all\n");
         assert_eq!(clear_line(Some(Facs::GENIO), true, Target::Own), "clear genio +descend\n");
     }

@@ -91,7 +91,7 @@ impl Session {
     }
 
     fn command(command: &[OsString], request: &Request) -> Result<Session, Failure> {
-        let launcher = Launcher::start(command)?;
+        let launcher = Launcher::start(command, None)?;
         let made = Session::prepare().and_then(|(signals, mount)| {
             let trace = open_trace(&mount, launcher.pid())?;
             Ok((signals, mount, trace))
@@ -195,7 +195,7 @@ impl Session {
 }
 
 /// Waits for the command, which may run on after its tracing ended.
-fn outlive(signals: &Signals, mut child: Child) -> Result<std::process::ExitStatus, Signal> {
+pub(super) fn outlive(signals: &Signals, mut child: Child) -> Result<std::process::ExitStatus, Signal> {
     // Our own child: gone is impossible before it was waited for, and without a pidfd the wait below still works.
     let pidfd = proc::pidfd(child.id() as i32).ok();
     loop {
@@ -239,7 +239,7 @@ pub fn clear(whom: Option<&Whom>, facs: Option<Facs>, descend: bool) -> Result<(
     write_ctl(&mount, &dir, &clear_line(facs, descend, target), &who)
 }
 
-fn write_ctl(mount: &Mount, dir: &str, line: &str, who: &str) -> Result<(), Failure> {
+pub(super) fn write_ctl(mount: &Mount, dir: &str, line: &str, who: &str) -> Result<(), Failure> {
     let path = mount.point().join(dir).join("ctl");
     let cannot = |e: &io::Error| Failure::new(format!("{who}: {}", words(e)));
     let mut ctl = OpenOptions::new().write(true).open(path).map_err(|e| match e.raw_os_error() {
@@ -259,13 +259,13 @@ fn field(mount: &Mount, pid: i32, file: &str, word: &str) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix(word)).map(|rest| rest.trim().to_owned())
 }
 
-fn open_trace(mount: &Mount, pid: i32) -> Result<File, Failure> {
+pub(super) fn open_trace(mount: &Mount, pid: i32) -> Result<File, Failure> {
     let path = mount.point().join(pid.to_string()).join("trace");
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
     file.map_err(|e| Failure::new(format!("{}: {}", path.display(), words(&e))))
 }
 
-fn refused(mount: &Mount, who: &str, errno: Errno) -> Failure {
+pub(super) fn refused(mount: &Mount, who: &str, errno: Errno) -> Failure {
     let reason = mount.last_error().map(|reason| format!("\n{reason}")).unwrap_or_default();
     Failure::new(format!("{who}: {}{reason}", errno.desc()))
 }

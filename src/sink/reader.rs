@@ -39,6 +39,10 @@ impl Reader {
         Reader { sink, slot, met: HashSet::new(), rest: Vec::new(), cut: 0, at_end: false }
     }
 
+    pub(super) fn slot(&self) -> u64 {
+        self.slot
+    }
+
     /// The sink it reads.
     pub fn sink(&self) -> &Arc<Sink> {
         &self.sink

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`documents`] | the session of the README works, tests named as proofs exist |
 //! | [`blocked`] | policy block holds up its process and nobody else |
+//! | [`drain`] | `fd=` and `ktrace -f FILE`: the records go to the caller's descriptor |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
@@ -15,6 +16,7 @@
 
 mod blocked;
 mod documents;
+mod drain;
 mod hazards;
 mod launch;
 mod live;

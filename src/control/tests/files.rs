@@ -1,5 +1,8 @@
 //! Which sink a set goes into, and what becomes of sinks.
 
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
+
 use std::os::unix::process::CommandExt;
 
 use super::*;
@@ -63,7 +66,43 @@ fn size_comes_with_the_first_set_and_policy_at_any_time() {
     assert_eq!(w.errno(Some(a), "set psig policy=drop"), libc::EBUSY);
     assert_eq!(sink.policy(), Policy::Overwrite);
     assert_eq!(w.errno(Some(a), "set syscall size=2048M"), libc::EINVAL);
-    assert_eq!(w.errno(Some(a), "set syscall fd=1"), libc::EOPNOTSUPP);
+}
+
+#[test]
+fn r21_two_descriptors_of_one_object_are_one_file() {
+    let mut w = World::new();
+    let (a, b, c) = (w.sleep(), w.sleep(), w.sleep());
+    let path = std::env::temp_dir().join(format!("ktrace-r21-{}", std::process::id()));
+    let open = || OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let (first, second) = (open(), open());
+    let (_reader, pipe) = std::io::pipe().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let line = |facs: &str, fd: &dyn AsRawFd| format!("set {facs} fd={}", fd.as_raw_fd());
+    w.tell(Some(a), &line("syscall", &first)).unwrap();
+    w.tell(Some(b), &line("namei", &second)).unwrap();
+    w.tell(Some(c), &line("psig", &pipe)).unwrap();
+    assert_eq!(w.sink(a), w.sink(b), "opened twice, and still one file");
+    assert_ne!(w.sink(a), w.sink(c));
+    // Into the same file they add up; another one releases from the old.
+    w.tell(Some(a), &line("user", &second)).unwrap();
+    assert_eq!(w.facs(a), Facs::SYSCALL | Facs::USER);
+    w.tell(Some(a), &line("emul", &pipe)).unwrap();
+    assert_eq!((w.facs(a), w.sink(a)), (Facs::EMUL, w.sink(c)));
+    // CLEARFILE by the file itself looks at no process.
+    w.tell(None, &format!("clearfile fd={}", first.as_raw_fd())).unwrap();
+    assert!(w.trace(b).is_none() && w.trace(a).is_some());
+    w.tell(None, &format!("clearfile fd={}", first.as_raw_fd())).unwrap();
+}
+
+#[test]
+fn errors_of_the_file_come_before_those_of_the_process() {
+    let mut w = World::new();
+    let a = w.sleep();
+    assert_eq!(w.errno(None, "set syscall pid=0 fd=1000000"), libc::EBADF);
+    assert_eq!(w.errno(Some(a), "set syscall fd=1000000"), libc::EBADF);
+    assert!(w.trace(a).is_none());
+    let file = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    assert_eq!(w.errno(None, &format!("set syscall pid=0 fd={}", file.as_raw_fd())), libc::ESRCH);
 }
 
 #[test]
