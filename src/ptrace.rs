@@ -14,6 +14,7 @@ mod restart;
 mod setid;
 mod signals;
 mod stop;
+mod switches;
 mod sys;
 mod task;
 mod timeout;
@@ -205,14 +206,25 @@ impl Backend for Ptrace {
     }
 
     fn facilities(&self) -> Facs {
-        Facs::DEFAULT | Facs::EXEC_ARG | Facs::EXEC_ENV | Facs::EXEC_FD
+        let switches = if switches::probe().is_ok() { Facs::CSW } else { Facs::empty() };
+        Facs::DEFAULT | Facs::EXEC_ARG | Facs::EXEC_ENV | Facs::EXEC_FD | switches
     }
 
     fn can(&self, want: &Want) -> Result<()> {
         let missing = want.facs - self.facilities();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => {
+        match (missing.is_empty(), switches::probe()) {
+            (true, _) => Ok(()),
+            (false, Err(errno)) if missing == Facs::CSW => {
+                let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+                let paranoid = paranoid.unwrap_or_default();
+                let what = format!(
+                    "csw needs perf events: {} (perf_event_paranoid is {})",
+                    errno.desc(),
+                    paranoid.trim()
+                );
+                Err(Error::Unsupported { what: what.into() })
+            }
+            (false, _) => {
                 Err(Error::Unsupported { what: format!("the ptrace backend cannot give {missing}").into() })
             }
         }

@@ -5,16 +5,19 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::memory::{Memory, Span};
 use super::restart::Outcome;
 use super::signals::{self, Action};
 use super::stop::Stopped;
+use super::switches::{Event, Switches};
 use super::task::{Call, Task, at, now};
 use super::{Shared, restart, setid, sys};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
-use crate::record::{GENIO_MAX, Stamp, Time};
+use crate::record::{GENIO_MAX, HEADER_LEN, Stamp, Time};
 use crate::syscall::{self, Abi, Arg, Data, Dir};
 
 /// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
@@ -27,6 +30,8 @@ const CLONE_UNTRACED: u64 = 0x0080_0000;
 const RESTART_SYSCALL: [i64; 2] = [219, 0];
 /// Largest data of one GENIO record (R6: fd and rw take 8 bytes of the page).
 const CHUNK: usize = GENIO_MAX - 8;
+/// Bytes of a CSW record.
+const CSW_LEN: usize = HEADER_LEN + 8;
 /// Data is fetched in pieces of this many chunks.
 const CHUNKS: usize = 16;
 
@@ -324,6 +329,36 @@ impl Observer {
         if let Some((time, result)) = task.held.take() {
             self.over(task, time, result);
         }
+    }
+
+    /// The context switches so far (R8); `over` where the thread is gone or let go.
+    pub(super) fn switches(&mut self, task: &mut Task, over: bool) {
+        let Some(trace) = task.trace.clone().filter(|t| t.facs.contains(Facs::CSW)) else {
+            task.switches = None;
+            return;
+        };
+        let abi = task.proc.abi();
+        if task.switches.is_none() && !task.blind && !over {
+            match Switches::of(task.tid) {
+                Ok(switches) => task.switches = Some(switches),
+                // It is dying.
+                Err(Errno::ESRCH) => {}
+                Err(errno) => {
+                    task.blind = true;
+                    let text = format!("switches of thread {} are not seen: {}", task.tid, errno.desc());
+                    self.recorder.note(at(&trace, &task.stamp(now()), abi), &text);
+                }
+            }
+        }
+        let (pid, tid, comm) = (task.pid, task.tid, task.comm);
+        let Some(switches) = &mut task.switches else { return };
+        switches.take(over, |event| match event {
+            Event::Switch { time, out, user } => {
+                let stamp = Stamp { time, pid, tid, comm };
+                self.recorder.csw(at(&trace, &stamp, abi), out, user);
+            }
+            Event::Lost(lost) => (0..lost).for_each(|_| trace.sink().lose(CSW_LEN)),
+        });
     }
 
     /// R31: what is traced of a process was changed; also the first record of a new child.

@@ -173,3 +173,112 @@ pub(super) fn exit_value(info: &libc::ptrace_syscall_info) -> i64 {
     // SAFETY: the members of the union are plain integers, and all of it is initialised.
     unsafe { info.u.exit.sval }
 }
+
+/// perf_event_attr of perf_event_open(2), as long as PERF_ATTR_SIZE_VER5.
+#[repr(C)]
+#[derive(Default)]
+struct PerfAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_watermark: u32,
+    bp_type: u32,
+    config1: u64,
+    config2: u64,
+    branch_sample_type: u64,
+    sample_regs_user: u64,
+    sample_stack_user: u32,
+    clockid: i32,
+    sample_regs_intr: u64,
+    aux_watermark: u32,
+    sample_max_stack: u16,
+    reserved: u16,
+}
+
+/// Bytes of the ring of one perf event: 32 KiB hold 1365 switches.
+const PERF_RING: usize = 32 << 10;
+const PERF_PAGE: usize = 4096;
+/// Where the kernel's and our position stand in the first page (`struct perf_event_mmap_page`).
+const PERF_HEAD: usize = 1024;
+const PERF_TAIL: usize = 1032;
+
+/// The context switches of one thread, as perf events in a ring that the kernel shares with us.
+#[derive(Debug)]
+pub(super) struct PerfRing {
+    // Keeps the event open; the memory outlives no thread that writes to it, as the kernel holds its own reference.
+    _fd: std::os::fd::OwnedFd,
+    map: *mut u8,
+}
+
+impl PerfRing {
+    /// Opens it for a thread; times are CLOCK_REALTIME's.
+    ///
+    /// # Errors
+    /// EACCES and EPERM where perf_event_paranoid or the kernel forbids it; EPERM also where no more memory may be
+    /// locked.
+    pub(super) fn open(tid: i32) -> nix::Result<PerfRing> {
+        use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+        const TYPE_SOFTWARE: u32 = 1;
+        const COUNT_DUMMY: u64 = 9;
+        const SAMPLE_TIME: u64 = 1 << 2;
+        const EXCLUDE_KERNEL: u64 = 1 << 5;
+        const SAMPLE_ID_ALL: u64 = 1 << 18;
+        const USE_CLOCKID: u64 = 1 << 25;
+        const CONTEXT_SWITCH: u64 = 1 << 26;
+        const FLAG_CLOEXEC: u64 = 1 << 3;
+        let attr = PerfAttr {
+            kind: TYPE_SOFTWARE,
+            size: size_of::<PerfAttr>() as u32,
+            config: COUNT_DUMMY,
+            sample_type: SAMPLE_TIME,
+            flags: EXCLUDE_KERNEL | SAMPLE_ID_ALL | USE_CLOCKID | CONTEXT_SWITCH,
+            clockid: libc::CLOCK_REALTIME,
+            ..PerfAttr::default()
+        };
+        // SAFETY: the kernel reads `size` bytes of `attr`; the others are integers.
+        let fd = Errno::result(unsafe {
+            libc::syscall(libc::SYS_perf_event_open, ptr::from_ref(&attr), tid, -1, -1, FLAG_CLOEXEC)
+        })?;
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let len = PERF_PAGE + PERF_RING;
+        // SAFETY: a new mapping, wherever the kernel puts it.
+        let map = unsafe { libc::mmap(ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        match map == libc::MAP_FAILED {
+            true => Err(Errno::last()),
+            false => Ok(PerfRing { _fd: fd, map: map.cast() }),
+        }
+    }
+
+    /// Takes out all that is there.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>) {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        // SAFETY: the first page is mapped as long as `self` lives; the kernel writes the head, we write the tail.
+        let (head, tail) = unsafe {
+            (&*self.map.add(PERF_HEAD).cast::<AtomicU64>(), &*self.map.add(PERF_TAIL).cast::<AtomicU64>())
+        };
+        let (from, to) = (tail.load(Ordering::Relaxed), head.load(Ordering::Acquire));
+        let at = from as usize % PERF_RING;
+        let len = ((to - from) as usize).min(PERF_RING);
+        let first = len.min(PERF_RING - at);
+        // SAFETY: both pieces lie in the ring, and between tail and head the kernel writes nothing.
+        unsafe {
+            let ring = self.map.add(PERF_PAGE);
+            out.extend_from_slice(std::slice::from_raw_parts(ring.add(at), first));
+            out.extend_from_slice(std::slice::from_raw_parts(ring, len - first));
+        }
+        tail.store(to, Ordering::Release);
+    }
+}
+
+impl Drop for PerfRing {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, used by nobody after this.
+        unsafe { libc::munmap(self.map.cast(), PERF_PAGE + PERF_RING) };
+    }
+}

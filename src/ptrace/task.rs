@@ -11,6 +11,7 @@ use libc::user_regs_struct;
 use super::Meter;
 use super::restart::Sleep;
 use super::stop::Traced;
+use super::switches::Switches;
 use crate::facility::Facs;
 use crate::hooks::At;
 use crate::proc::{Proc, Trace};
@@ -93,6 +94,10 @@ pub(super) struct Task {
     pub(super) sleep: Option<Sleep>,
     /// A caught signal on its way to its handler (hazard 10).
     pub(super) signal: Option<(Time, Psig)>,
+    /// Its context switches, where they are wanted.
+    pub(super) switches: Option<Switches>,
+    /// They cannot be had.
+    pub(super) blind: bool,
 }
 
 impl Task {
@@ -113,7 +118,14 @@ impl Task {
             changed: None,
             sleep: None,
             signal: None,
+            switches: None,
+            blind: false,
         }
+    }
+
+    /// True where its context switches are wanted.
+    pub(super) fn wants_switches(&self) -> bool {
+        self.trace.as_ref().is_some_and(|t| t.facs.contains(Facs::CSW))
     }
 
     /// Interrupts it, so that it stops soon; `Trap` follows.

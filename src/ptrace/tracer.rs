@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno;
+use nix::sys::timer::Timer;
 
 use super::observe::{Observer, Resume};
 use super::pace::Pace;
 use super::restart;
 use super::stop::{self, Change, Stop, Stopped};
 use super::task::{Group, Pending, Task, now};
-use super::{Command, Handle, Shared, sys};
+use super::{Command, Handle, Meter, Shared, switches, sys};
 use crate::error::Result;
 use crate::proc::{Proc, Trace};
 use crate::record::Time;
@@ -40,6 +41,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         groups: HashMap::new(),
         early: HashMap::new(),
         strangers: HashSet::new(),
+        ticks: None,
     };
     while tracer.work() {}
 }
@@ -56,6 +58,8 @@ struct Tracer {
     groups: HashMap<i32, Group>,
     /// Stops of new threads whose parent's event has not come yet.
     early: HashMap<i32, (Stopped, Stop)>,
+    /// Wakes this thread while context switches are wanted of a thread.
+    ticks: Option<Timer>,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: HashSet<i32>,
 }
@@ -72,7 +76,7 @@ impl Tracer {
         self.pace.pause();
         match stop::wait(true) {
             Ok(Some(change)) => self.change(change),
-            Ok(None) => {}
+            Ok(None) => self.switches(),
             Err(errno) => self.nobody_left(errno),
         }
         true
@@ -95,6 +99,7 @@ impl Tracer {
                 while let Ok(Some(change)) = stop::wait(false) {
                     self.change(change);
                 }
+                self.switches();
                 let _ = done.try_send(());
             }
         }
@@ -137,13 +142,10 @@ impl Tracer {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);
-        // Before the resume: after it the tracee may run first.
-        let count = || {
-            let now = now();
-            meter.stops.fetch_add(1, Ordering::Relaxed);
-            meter.stopped_ns.fetch_add(ns_between(time, now), Ordering::Relaxed);
-            now
-        };
+        if task.switches.is_some() || task.wants_switches() {
+            // What was before this stop comes before its records.
+            self.observer.switches(task, false);
+        }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
         let interrupted = std::mem::take(&mut task.interrupted);
         match stop {
@@ -157,21 +159,21 @@ impl Tracer {
                     // EINTR but the program. So the interrupt stays out until the call's exit.
                     task.interrupt();
                 }
-                let resumed = count();
+                let resumed = measure(task, &meter, time);
                 task.entered = (how == Resume::Enter).then_some(resumed);
                 self.go_on(stopped, how);
             }
             Stop::Signal(signal) => {
                 let how = self.observer.signal(task, &stopped, signal, time);
-                count();
+                measure(task, &meter, time);
                 self.go_on(stopped, how);
             }
             Stop::Group if task.trace.is_some() => {
-                count();
+                measure(task, &meter, time);
                 stopped.listen();
             }
             Stop::Group => {
-                count();
+                measure(task, &meter, time);
                 self.resume(stopped, 0);
             }
             Stop::Trap => {
@@ -179,17 +181,19 @@ impl Tracer {
                     let sees_exit = task.needs_calls(self.shared.privileged);
                     restart::restart(task, &stopped, sees_exit, &self.shared.sleeps);
                 }
-                count();
+                measure(task, &meter, time);
                 self.resume(stopped, 0);
             }
             Stop::Child(child) => {
                 self.child(tid, child);
-                count();
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    measure(task, &meter, time);
+                }
                 self.resume(stopped, 0);
             }
             Stop::Exec(former) => {
+                measure(task, &meter, time);
                 self.exec(stopped, former);
-                count();
             }
         }
         self.settled(tid);
@@ -239,12 +243,40 @@ impl Tracer {
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {
                 self.observer.flush(task);
+                self.observer.switches(task, true);
+                task.switches = None;
                 task.trace = None;
                 if stopped != Some(*tid) {
                     task.interrupt();
                 }
             }
         }
+    }
+
+    /// Records the context switches of every thread of which they are wanted.
+    fn switches(&mut self) {
+        if self.ticks.is_none() {
+            return;
+        }
+        let mut any = false;
+        for task in self.tasks.values_mut().filter(|task| task.switches.is_some() || task.wants_switches()) {
+            self.observer.switches(task, false);
+            any |= task.wants_switches();
+        }
+        if !any {
+            self.ticks = None;
+        }
+    }
+
+    /// What is traced of a process has changed, or it is new.
+    fn watch_switches(&mut self, pid: i32) {
+        let Some(group) = self.groups.get(&pid) else { return };
+        let wanted = group.threads.iter().any(|tid| self.tasks.get(tid).is_some_and(|t| t.wants_switches()));
+        if wanted && self.ticks.is_none() {
+            // Without it they are recorded at the stops only.
+            self.ticks = switches::ticks().inspect_err(|errno| log::warn!("timer: {errno}")).ok();
+        }
+        self.switches();
     }
 
     /// A thread has stopped since whatever change somebody waits for.
@@ -256,6 +288,17 @@ impl Tracer {
             group.settled(tid);
         }
     }
+}
+
+/// A stop ends here: before the resume, after which the tracee may run first. Gives the time.
+fn measure(task: &mut Task, meter: &Meter, since: Time) -> Time {
+    let now = now();
+    meter.stops.fetch_add(1, Ordering::Relaxed);
+    meter.stopped_ns.fetch_add(ns_between(since, now), Ordering::Relaxed);
+    if let Some(switches) = &mut task.switches {
+        switches.resumed(now);
+    }
+    now
 }
 
 fn ns_between(from: Time, to: Time) -> u64 {

@@ -9,6 +9,7 @@
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
+//! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
 //! | [`support`] | what these share: a mount, a tracee, a stream with a deadline |
 
@@ -22,4 +23,5 @@ mod launch;
 mod live;
 mod refusals;
 mod support;
+mod switches;
 mod tidy;

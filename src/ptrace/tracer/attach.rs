@@ -41,6 +41,7 @@ impl Tracer {
             proc.set_abi(events::abi_of(pid));
         }
         self.observer.applied(proc, &trace);
+        self.watch_switches(pid);
         let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
         let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
         let left: HashSet<i32> = group.threads.iter().filter(interrupted).copied().collect();

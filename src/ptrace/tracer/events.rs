@@ -44,7 +44,12 @@ impl Tracer {
         if task.trace.is_none() {
             task.interrupt();
         }
+        let pid = task.pid;
+        let wants_switches = task.wants_switches();
         self.tasks.insert(child, task);
+        if wants_switches {
+            self.watch_switches(pid);
+        }
         if let Some((stopped, stop)) = self.early.remove(&child) {
             self.stopped(stopped, stop);
         }
@@ -76,6 +81,7 @@ impl Tracer {
         }
         if let Some(mut task) = self.tasks.remove(&tid) {
             self.observer.flush(&mut task);
+            self.observer.switches(&mut task, true);
             if let Some(group) = self.groups.get_mut(&task.pid) {
                 group.leave(tid);
                 if group.threads.is_empty() {
@@ -109,6 +115,10 @@ impl Tracer {
             && let Some(mut task) = self.tasks.remove(&former)
         {
             task.tid = pid;
+            // The stop was this one's.
+            if let Some(switches) = &mut task.switches {
+                switches.resumed(now());
+            }
             task.thread = Traced::born(pid);
             self.tasks.insert(pid, task);
         }
