@@ -313,13 +313,14 @@ fn verify_finds_what_is_missing() {
     let verdict = |bodies: &[(i64, Body<'_>)]| {
         let mut stream = Vec::new();
         bodies.iter().for_each(|(n, body)| encode(&mut stream, &stamp(*n), body));
+        end(&mut stream, bodies.len());
         let got = filter(&["--verify"], &stream);
         (got.status.code(), String::from_utf8(got.stdout).unwrap())
     };
     let start = (0, Body::Emul(b"linux"));
     // Attached in a call, and gone in another.
     let (code, said) = verdict(&[start, (1, ret(0)), (2, call(39)), (3, ret(39)), (4, call(0))]);
-    assert_eq!((code, said.as_str()), (Some(0), "5 records of 1 threads: nothing is missing\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "6 records of 1 threads: nothing is missing\n"));
     let (code, said) = verdict(&[start, (1, call(39)), (2, ret(39)), (3, call(39)), (4, call(0))]);
     assert_eq!(code, Some(1));
     assert!(said.contains("process 5 thread 5: the call before, getpid, has no return"), "{said}");
@@ -332,6 +333,53 @@ fn verify_finds_what_is_missing() {
     // One facility alone cannot be paired.
     assert_eq!(verdict(&[start, (1, call(39)), (2, call(0))]).0, Some(0));
     assert_eq!(verdict(&[start, (1, ret(39)), (2, ret(0))]).0, Some(0));
+    // What was turned off is no loss.
+    let off = Body::User { id: b"ktracefs", data: b"set syscall" };
+    assert_eq!(
+        verdict(&[start, (1, call(39)), (2, ret(39)), (3, off), (4, call(39)), (5, call(0))]).0,
+        Some(0)
+    );
+}
+
+/// The end that a stream of so many records has.
+fn end(stream: &mut Vec<u8>, records: usize) {
+    let text = format!("end: {records} records, {} bytes, 0 lost", stream.len());
+    encode(stream, &Stamp::default(), &Body::User { id: b"ktracefs", data: text.as_bytes() });
+}
+
+#[test]
+fn verify_misses_no_record_taken_out_put_in_twice_or_cut_off() {
+    let stamp = |n| Stamp { pid: 5, tid: 5, time: Time { sec: n, nsec: 0 }, ..Stamp::default() };
+    let mut records = vec![(0, Body::Emul(b"linux"))];
+    for n in 0..20 {
+        records.push((3 * n + 1, Body::Syscall { code: 0, args: Args::Words(&[1]) }));
+        records.push((3 * n + 2, Body::Genio { fd: 1, write: false, data: b"data" }));
+        records.push((3 * n + 3, Body::Sysret { code: 0, error: 0, retval: 0, retval_1: 0 }));
+    }
+    let mut whole = Vec::new();
+    let mut places = Vec::new();
+    for (n, body) in &records {
+        places.push(whole.len());
+        encode(&mut whole, &stamp(*n), body);
+    }
+    places.push(whole.len());
+    end(&mut whole, records.len());
+    let status = |stream: &[u8]| filter(&["--verify"], stream).status.code();
+    assert_eq!(status(&whole), Some(0));
+    assert_eq!(status(&[whole.clone(), whole.clone()].concat()), Some(0), "as ktrace -a makes it");
+    for place in places.windows(2) {
+        let record = place[0]..place[1];
+        let mut without = whole.clone();
+        without.drain(record.clone());
+        assert_eq!(status(&without), Some(1), "without the one at {}", record.start);
+        let mut twice = whole.clone();
+        twice.splice(record.start..record.start, whole[record.clone()].to_vec());
+        assert_eq!(status(&twice), Some(1), "twice the one at {}", record.start);
+        assert_ne!(status(&whole[..record.start]), Some(0), "cut before {}", record.start);
+    }
+    assert_ne!(status(b""), Some(0), "nothing is no stream");
+    let told = filter(&["--verify"], &whole[..places[61]]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("no end: cut"), "{told:?}");
 }
 
 #[test]

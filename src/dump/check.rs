@@ -7,8 +7,8 @@ use super::emulation::{Emulation, Emulations, is_exit};
 use super::{put, text};
 use crate::record::*;
 
-/// Looks at every record of a stream for what is missing: losses that the stream tells of, a call or a return without
-/// the other, a thread whose time runs backwards.
+/// Looks at every record of a stream for what is missing: losses that the stream tells of, an end that says other counts,
+/// or none, a call or a return without the other, a thread whose time runs backwards.
 ///
 /// A return without its call is no gap where tracing may have begun in between (a new thread, an EMUL record), nor is a
 /// call without its return where the thread may have ended in it.
@@ -19,6 +19,16 @@ pub struct Check {
     records: u64,
     lost: u64,
     faults: u64,
+    /// Of the stream at hand, since its beginning: a file may hold several, one after the other.
+    stream: Counts,
+}
+
+/// What was seen of one stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Counts {
+    records: u64,
+    bytes: u64,
+    lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +44,25 @@ impl Check {
     /// At the start of a stream.
     pub fn new(emulation: Emulation) -> Check {
         let emulations = Emulations::new(emulation);
-        Check { emulations, threads: HashMap::new(), records: 0, lost: 0, faults: 0 }
+        Check {
+            emulations,
+            threads: HashMap::new(),
+            records: 0,
+            lost: 0,
+            faults: 0,
+            stream: Counts::default(),
+        }
     }
 
     /// Takes one record and appends a line for whatever is wrong there.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         self.records += 1;
+        let seen = Counts {
+            records: self.stream.records + 1,
+            bytes: self.stream.bytes + (HEADER_LEN + record.header.len) as u64,
+            lost: self.stream.lost,
+        };
+        let before = std::mem::replace(&mut self.stream, seen);
         let stamp = &record.header.stamp;
         let body = record.body();
         let of_stream = matches!(body, Body::User { id: STREAM_ID, .. });
@@ -58,7 +81,7 @@ impl Check {
                 self.emulations.change(stamp.pid, name);
                 self.forget(stamp.pid);
             }
-            Body::User { id: STREAM_ID, data } => self.told(record, data, out),
+            Body::User { id: STREAM_ID, data } => self.told(record, data, before, out),
             Body::Unknown { ktr_type, .. } if super::printer::label(ktr_type).is_some() => {
                 self.fault(record, out, "its body does not fit its type");
             }
@@ -69,13 +92,19 @@ impl Check {
     /// The end of the stream: appends the verdict. True where nothing is missing.
     pub fn finish(self, out: &mut Vec<u8>) -> bool {
         let whole = self.lost == 0 && self.faults == 0;
+        let ended = self.records > 0 && self.stream == Counts::default();
         put!(out, "{} records of {} threads: ", self.records, self.threads.len());
-        if whole {
+        if whole && !ended {
+            put!(
+                out,
+                "no end: cut, still being written, or not of ktracefs; nothing before is seen to be missing\n"
+            );
+        } else if whole {
             put!(out, "nothing is missing\n");
         } else {
             put!(out, "{} lost, {} faults\n", self.lost, self.faults);
         }
-        whole
+        whole && ended
     }
 
     fn call(&mut self, record: &Record<'_>, code: i32, out: &mut Vec<u8>) {
@@ -110,13 +139,39 @@ impl Check {
         }
     }
 
-    fn told(&mut self, record: &Record<'_>, data: &[u8], out: &mut Vec<u8>) {
+    /// The end of a stream, which says how much it should be.
+    fn end(&mut self, record: &Record<'_>, said: Counts, seen: Counts, out: &mut Vec<u8>) {
+        self.stream = Counts::default();
+        // Another one may follow, of the same processes at another time.
+        self.threads.values_mut().for_each(|thread| *thread = Thread::default());
+        if (said.records, said.bytes) != (seen.records, seen.bytes) {
+            let what = format!(
+                "the stream should have {} records of {} bytes before its end and has {} of {}",
+                said.records, said.bytes, seen.records, seen.bytes
+            );
+            self.fault(record, out, &what);
+        }
+        if said.lost != seen.lost {
+            self.fault(record, out, &format!("{} were lost, and {} told", said.lost, seen.lost));
+        }
+    }
+
+    fn told(&mut self, record: &Record<'_>, data: &[u8], before: Counts, out: &mut Vec<u8>) {
+        if let Some(said) = Counts::of_end(data) {
+            return self.end(record, said, before, out);
+        }
+        if data.starts_with(b"set ") {
+            return self.forget(record.header.stamp.pid);
+        }
         put!(out, "byte {}: the stream says: ", record.offset);
         text::name(out, data);
         out.push(b'\n');
         let text = String::from_utf8_lossy(data);
         match text.strip_prefix("lost ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()) {
-            Some(lost) => self.lost = self.lost.saturating_add(lost),
+            Some(lost) => {
+                self.lost = self.lost.saturating_add(lost);
+                self.stream.lost = self.stream.lost.saturating_add(lost);
+            }
             None => self.faults += 1,
         }
         // What was lost may be either half of any pair.
@@ -131,6 +186,17 @@ impl Check {
         let stamp = &record.header.stamp;
         put!(out, "byte {}: process {} thread {}: {what}\n", record.offset, stamp.pid, stamp.tid);
         self.faults += 1;
+    }
+}
+
+impl Counts {
+    /// From the text `end: N records, M bytes, L lost`.
+    fn of_end(text: &[u8]) -> Option<Counts> {
+        let text = std::str::from_utf8(text).ok()?.strip_prefix("end: ")?;
+        let (records, rest) = text.split_once(" records, ")?;
+        let (bytes, rest) = rest.split_once(" bytes, ")?;
+        let lost = rest.strip_suffix(" lost")?;
+        Some(Counts { records: records.parse().ok()?, bytes: bytes.parse().ok()?, lost: lost.parse().ok()? })
     }
 }
 

@@ -90,6 +90,8 @@ impl Truss {
                 text::name(out, name);
                 out.extend_from_slice(b")\n");
             }),
+            // Whoever watches sees that it has ended.
+            Body::User { id: STREAM_ID, data } if data.starts_with(b"end: ") => {}
             Body::User { id, data } => self.line(h, out, |out| {
                 out.extend_from_slice(b"user(");
                 text::name(out, id);

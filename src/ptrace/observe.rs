@@ -362,11 +362,17 @@ impl Observer {
     }
 
     /// R31: what is traced of a process was changed; also the first record of a new child.
-    pub(super) fn applied(&mut self, proc: &Proc, trace: &Trace) {
+    ///
+    /// Where EMUL is off the stream says it, so that a facility turned off is not taken for a loss.
+    pub(super) fn applied(&mut self, proc: &Proc, trace: &Trace, is_new: bool) {
         let pid = proc.id.pid;
         let stamp =
             Stamp { time: now(), pid, tid: pid, comm: super::task::comm_of(pid, pid).unwrap_or_default() };
-        self.recorder.emul(at(trace, &stamp, proc.abi()));
+        let at = at(trace, &stamp, proc.abi());
+        self.recorder.emul(at);
+        if !is_new && !trace.facs.contains(Facs::EMUL) {
+            self.recorder.note(at, &format!("set {}", trace.facs));
+        }
     }
 
     /// A program was executed: its ABI, arguments, environment and open descriptors.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ring::Mark;
 use super::tally::{Tally, note};
 use super::{Sink, State, Waker};
-use crate::record::{self, Body};
+use crate::record::{self, Body, Stamp};
 
 /// What a read gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,13 +30,31 @@ pub struct Reader {
     rest: Vec<u8>,
     /// How many bytes at the start of `rest` are the end of a record whose start was given out.
     cut: usize,
+    /// All that this stream was given, its own words included, and what it was told to have lost.
+    given: Tally,
+    lost: u64,
+    /// Of the last record.
+    last: Stamp,
+    /// It was told its end.
+    told_end: bool,
     /// It came to the end.
     at_end: bool,
 }
 
 impl Reader {
     pub(super) fn new(sink: Arc<Sink>, slot: u64) -> Reader {
-        Reader { sink, slot, met: HashSet::new(), rest: Vec::new(), cut: 0, at_end: false }
+        Reader {
+            sink,
+            slot,
+            met: HashSet::new(),
+            rest: Vec::new(),
+            cut: 0,
+            given: Tally::default(),
+            lost: 0,
+            last: Stamp::default(),
+            told_end: false,
+            at_end: false,
+        }
     }
 
     pub(super) fn slot(&self) -> u64 {
@@ -100,6 +118,11 @@ impl Reader {
         let pos = slot.pos;
         if pos == ring.head() && told == start {
             return match st.end {
+                Some(_) if self.owes_end() => {
+                    self.told_end = true;
+                    out.extend_from_slice(&note(&self.last, &self.given.end(self.lost)));
+                    Read::Data
+                }
                 Some(_) => {
                     self.at_end = true;
                     Read::Eof
@@ -133,21 +156,34 @@ impl Reader {
     /// `at` on. Gives what those from `ring` on stand for.
     fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, ring: usize) -> Tally {
         let mut given = Tally::default();
+        let start = at;
         while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
             let mark = Mark::take(&mut out[at..]);
             let len = record::HEADER_LEN + header.len;
+            let told = Tally::told(&out[at..at + len]);
+            // Only the stream itself can say that; a process's own words prove nothing.
+            self.lost += if mark.is_note() || at < ring { told.records } else { 0 };
             if at >= ring {
-                given += if mark.is_note() { Tally::told(&out[at..at + len]) } else { Tally::one(len) };
+                given += if mark.is_note() { told } else { Tally::one(len) };
             }
+            self.last = header.stamp;
+            self.given.records += 1;
             if self.met.insert(header.stamp.pid) && header.ktr_type != record::KTR_EMUL {
                 let mut emul = Vec::new();
                 record::encode(&mut emul, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
                 out.splice(at..at, emul.iter().copied());
                 at += emul.len();
+                self.given.records += 1;
             }
             at += len;
         }
+        self.given.bytes += (at - start) as u64;
         given
+    }
+
+    /// What was given something is told where it ends, once.
+    fn owes_end(&self) -> bool {
+        self.given.records > 0 && !self.told_end
     }
 
     /// Registers `waker` to be called once, when there is something to read or the sink ends; false where that is so
@@ -176,7 +212,8 @@ impl Reader {
             return (true, false);
         }
         let st = self.sink.state.lock();
-        let data = st.slots.get(&self.slot).is_some_and(|s| s.pos < st.ring.head());
+        let data = st.slots.get(&self.slot).is_some_and(|s| s.pos < st.ring.head())
+            || (st.end.is_some() && self.owes_end());
         (data, !data && st.end.is_some())
     }
 }

@@ -22,6 +22,11 @@ impl Tally {
         format!("lost {} records, {} bytes", self.records, self.bytes)
     }
 
+    /// How the end of a stream is told that was given this.
+    pub(super) fn end(self, lost: u64) -> String {
+        format!("end: {} records, {} bytes, {lost} lost", self.records, self.bytes)
+    }
+
     /// What a note of the stream about itself tells to be lost: nothing, where it tells of something else.
     pub(super) fn told(note: &[u8]) -> Tally {
         let text =

@@ -51,10 +51,19 @@ fn words(bytes: &[u8]) -> Vec<String> {
     words
 }
 
+fn read_all(reader: &mut Reader) -> Vec<u8> {
+    let mut out = Vec::new();
+    while reader.read(5000, READER, &mut out) == Read::Data {}
+    out
+}
+
+/// But for the end, which [`the_end_says_what_the_stream_has`] looks at.
 fn read(reader: &mut Reader) -> Vec<String> {
     let mut out = Vec::new();
     while reader.read(1 << 20, READER, &mut out) == Read::Data {}
-    words(&out)
+    let mut words = words(&out);
+    words.retain(|word| !word.starts_with("end: "));
+    words
 }
 
 /// Fills the ring, and gives the number of the first record that had no room.
@@ -114,7 +123,7 @@ fn a_read_gives_whole_records_unless_its_buffer_is_smaller_than_one() {
 }
 
 #[test]
-fn r29_r30_a_full_ring_under_policy_stop_is_given_up_and_says_so() {
+fn a_full_ring_under_policy_stop_is_given_up_and_says_so() {
     let (tell, told) = unbounded();
     let sink = Sink::new(SIZE_MIN, Policy::Stop, 0, &Budget::new(1 << 20), Some(tell)).unwrap();
     let (first, why) = fill(&sink, 0);
@@ -259,8 +268,38 @@ fn eof_comes_when_nobody_writes_and_all_was_read() {
     assert_eq!(reader.read(4096, READER, &mut out), Read::Data);
     assert_eq!(reader.read(4096, READER, &mut out), Read::Empty);
     drop(b);
+    assert_eq!(reader.ready(), (true, false), "the stream's last word");
+    assert_eq!(reader.read(4096, READER, &mut out), Read::Data);
     assert_eq!(reader.ready(), (false, true));
     assert_eq!(reader.read(4096, READER, &mut out), Read::Eof);
+}
+
+#[test]
+fn the_end_says_what_the_stream_has() {
+    let sink = sink(Policy::Drop);
+    let (mut early, mut silent) = (sink.reader(), sink.reader());
+    let writer = sink.writer();
+    let mut out = Vec::new();
+    let (first, _) = fill(&sink, 0);
+    while early.read(5000, READER, &mut out) == Read::Data {}
+    append(&sink, 2, first + 1, 8);
+    let mut late = sink.reader();
+    drop(writer);
+    out.extend(read_all(&mut early));
+    for mut bytes in [out, read_all(&mut late), read_all(&mut silent)] {
+        let whole = bytes.len();
+        let end = words(&bytes).pop().unwrap();
+        let note = record::HEADER_LEN + record::USER_ID_LEN + end.len();
+        bytes.truncate(whole - note);
+        let said = words(&bytes);
+        let lost: u64 =
+            said.iter().filter_map(|w| w.strip_prefix("lost ")?.split(' ').next()?.parse::<u64>().ok()).sum();
+        assert_eq!(end, format!("end: {} records, {} bytes, {lost} lost", said.len(), bytes.len()));
+    }
+    // Who was given nothing is told nothing.
+    let empty = Sink::new(SIZE_MIN, Policy::Stop, 0, &Budget::new(1 << 20), None).unwrap();
+    drop(empty.writer());
+    assert_eq!(read_all(&mut empty.reader()), b"");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn who_shares_a_cpu_is_switched_out_against_its_will() {
     need!("fuse", "ptrace", "taskset");
     let mount = Mount::new();
     let spin = "while :; do :; done";
-    let mut busy =
+    let busy =
         || Tracee::command(Command::new("taskset").args(["-c", "0", "sh", "-c", &format!("read x; {spin}")]));
     let (mut one, mut other) = (busy(), busy());
     mount.set(one.pid(), "set csw");

@@ -148,6 +148,8 @@ fn a_read_waits_for_the_first_sink_and_its_first_record() {
     append(&sink);
     assert!(is_data(&rig.hears(), 1));
     proc.set_trace(None);
+    rig.read(3, fh, !NONBLOCK);
+    assert!(is_data(&rig.hears(), 3), "the stream's last word");
     rig.read(2, fh, !NONBLOCK);
     assert_eq!(rig.hears(), Said::Data(2, vec![]), "EOF");
 }
@@ -221,6 +223,9 @@ fn a_poller_hears_of_every_edge() {
     assert!(is_data(&rig.hears(), 10));
     proc.set_trace(None);
     assert_eq!(rig.hears(), Said::Notified(77), "the end is an edge too");
+    rig.read(12, fh, NONBLOCK);
+    assert!(is_data(&rig.hears(), 12), "the stream's last word");
+    assert_eq!(rig.hears(), Said::Notified(77), "and what is behind it");
     rig.streams.poll(11, fh, None);
     assert_eq!(rig.hears(), Said::Data(11, revents((READABLE | HANGUP) as i32)));
 }

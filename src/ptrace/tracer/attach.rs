@@ -40,7 +40,7 @@ impl Tracer {
         if is_new {
             proc.set_abi(events::abi_of(pid));
         }
-        self.observer.applied(proc, &trace);
+        self.observer.applied(proc, &trace, is_new);
         self.watch_switches(pid);
         let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
         let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);

@@ -28,7 +28,7 @@ impl Tracer {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, child) } else { Ok(None) };
                 let Ok(Some((proc, trace))) = inherited else { return self.strange(child) };
                 let meter = self.shared.enter(child, &self.me);
-                self.observer.applied(&proc, &trace);
+                self.observer.applied(&proc, &trace, true);
                 let trace = Some(trace);
                 self.groups.insert(
                     child,

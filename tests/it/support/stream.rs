@@ -53,6 +53,11 @@ impl Rec {
     }
 
     /// True for a path record with this path.
+    /// The stream speaks of itself.
+    pub(crate) fn is_of_stream(&self) -> bool {
+        matches!(self.body(), Body::User { id: ktrace::record::STREAM_ID, .. })
+    }
+
     pub(crate) fn is_path(&self, path: &str) -> bool {
         self.body() == Body::Namei(path.as_bytes())
     }
