@@ -47,6 +47,8 @@ pub const KTR_EXEC_FD: i16 = 15;
 
 /// The id of the USER records in which the stream speaks about itself.
 pub const STREAM_ID: &[u8] = b"ktracefs";
+/// With this begins the data of the last record of a stream.
+pub const STREAM_END: &[u8] = b"end: ";
 
 /// A time of CLOCK_REALTIME.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

@@ -90,10 +90,19 @@ pub enum Dir {
 /// How user data is pointed to; the numbers are argument positions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Data {
-    /// One buffer; the call's result is the number of bytes moved.
+    /// One buffer, its length in the argument behind it; the call's result is the number of bytes moved. It can be more
+    /// than there was room for (MSG_TRUNC).
     Buf {
         /// Its address.
         ptr: u8,
+    },
+    /// The text of a `struct msgbuf`, which stands behind its type, a `long`: all of it when sent, as much as the result
+    /// says when received.
+    Text {
+        /// Address of the struct.
+        ptr: u8,
+        /// Length of the text.
+        len: u8,
     },
     /// One buffer, moved whole where the call succeeds: the result says nothing of its length (mq_timedsend).
     Whole {

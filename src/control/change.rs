@@ -32,15 +32,15 @@ enum Into<'a> {
 
 impl Ktrace {
     pub(super) fn set(&self, caller: &Caller, file: Option<ProcId>, set: &Set) -> Result<()> {
+        // Errors of the file come first (R35).
+        let taken =
+            set.fd.map(|fd| drain::take(caller, fd, self.options.mountpoint.as_deref())).transpose()?;
         if set.facs.is_empty() && !set.all && !set.inherit {
             return Err(Error::invalid("set needs facilities, like \"set syscall,sysret\""));
         }
         if set.size.is_some_and(|size| size > SIZE_MAX) {
             return Err(Error::invalid(format!("size= is more than {SIZE_MAX} bytes")));
         }
-        // Errors of the file come first (R35).
-        let taken =
-            set.fd.map(|fd| drain::take(caller, fd, self.options.mountpoint.as_deref())).transpose()?;
         let backend = self.backend(set.backend.as_deref())?;
         backend.can(&Want { facs: set.facs, policy: set.policy.unwrap_or(self.options.policy) })?;
         let aim = Aim::new(file, set.target)?;

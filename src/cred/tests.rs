@@ -193,7 +193,7 @@ fn a_caller_that_cannot_be_seen_is_refused_with_the_reason() {
 }
 
 #[test]
-fn r33_uid_0_without_its_capability_is_a_user_like_others() {
+fn uid_0_without_its_capability_is_a_user_like_others() {
     let (root, other) = (creds([0; 3], [0; 3]), creds([7; 3], [7; 3]));
     assert!(canset(&root, false, &root, false).is_ok());
     assert!(canset(&root, false, &other, false).is_err());

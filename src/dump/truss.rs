@@ -91,7 +91,7 @@ impl Truss {
                 out.extend_from_slice(b")\n");
             }),
             // Whoever watches sees that it has ended.
-            Body::User { id: STREAM_ID, data } if data.starts_with(b"end: ") => {}
+            Body::User { id: STREAM_ID, data } if data.starts_with(STREAM_END) => {}
             Body::User { id, data } => self.line(h, out, |out| {
                 out.extend_from_slice(b"user(");
                 text::name(out, id);

@@ -84,35 +84,54 @@ fn an_event_whose_facility_is_off_makes_nothing() {
 }
 
 #[test]
-fn r02_r03_arguments_are_those_of_the_call_and_a_failed_one_has_no_value() {
+fn r02_a_call_has_its_code_and_exactly_its_arguments() {
     let t = trace(Facs::all(), Policy::Stop, false, 0);
     let (stamp, mut r) = (stamp(), recorder());
     let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };
-    let args = [1, u64::MAX, 3];
-    r.syscall(at, 257, &args);
-    for result in [-2, -4095, -4096, -514, 7, i64::MIN] {
-        r.sysret(at, 257, result);
+    let mut expected = Vec::new();
+    for count in 0..=6 {
+        let args: Vec<u64> = (0..count).map(|n| u64::MAX - n).collect();
+        r.syscall(at, 257, &args);
+        let bytes: Vec<u8> = args.iter().flat_map(|a| a.to_le_bytes()).collect();
+        expected.push(format!("{:?}", Body::Syscall { code: 257, args: Args::Bytes(&bytes) }));
     }
-    let body = |body: Body<'_>| format!("{body:?}");
-    let ret = |error, retval| body(Body::Sysret { code: 257, error, retval, retval_1: 0 });
-    let mut bytes = Vec::new();
-    args.iter().for_each(|a| bytes.extend_from_slice(&a.to_le_bytes()));
-    assert_eq!(
-        seen(&t),
-        [
-            body(Body::Syscall { code: 257, args: Args::Bytes(&bytes) }),
-            ret(-2, 0),
-            ret(-4095, 0),
-            ret(0, -4096),
-            ret(-514, 0),
-            ret(0, 7),
-            ret(0, i64::MIN),
-        ]
-    );
+    assert_eq!(seen(&t), expected);
 }
 
 #[test]
-fn r09_a_user_id_that_fills_its_field_becomes_empty() {
+fn r03_a_return_has_code_error_and_value_and_a_failed_one_no_value() {
+    let t = trace(Facs::all(), Policy::Stop, false, 0);
+    let (stamp, mut r) = (stamp(), recorder());
+    let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };
+    for result in [-2, -4095, -4096, -514, 7, i64::MIN] {
+        r.sysret(at, 257, result);
+    }
+    let ret = |error, retval| format!("{:?}", Body::Sysret { code: 257, error, retval, retval_1: 0 });
+    let expected = [ret(-2, 0), ret(-4095, 0), ret(0, -4096), ret(-514, 0), ret(0, 7), ret(0, i64::MIN)];
+    assert_eq!(seen(&t), expected);
+}
+
+#[test]
+fn r05_emul_carries_the_name_of_the_abi() {
+    let t = trace(Facs::EMUL, Policy::Stop, false, 0);
+    let (stamp, mut r) = (stamp(), recorder());
+    for abi in Abi::ALL {
+        r.emul(At { trace: &t, stamp: &stamp, abi });
+    }
+    let bytes = read(&mut t.sink().reader());
+    let mut decoder = Decoder::new();
+    decoder.feed(&bytes);
+    let mut names = Vec::new();
+    while let Some(rec) = decoder.next_record().unwrap() {
+        if let Body::Emul(name) = rec.body() {
+            names.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    assert_eq!(names, ["linux", "linux32", "linuxx32"]);
+}
+
+#[test]
+fn a_user_id_that_fills_its_field_becomes_empty() {
     let t = trace(Facs::USER, Policy::Stop, false, 0);
     let (stamp, mut r) = (stamp(), recorder());
     let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };
@@ -144,7 +163,7 @@ fn full(policy: Policy) -> (Trace, Recorder) {
 }
 
 #[test]
-fn r29_r30_a_full_file_is_tried_three_times_and_given_up_without_waiting() {
+fn r29_a_full_file_is_tried_three_times_and_given_up_without_waiting() {
     let (t, mut r) = full(Policy::Stop);
     let stamp = stamp();
     let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };

@@ -1,7 +1,7 @@
 //! Reading a tracee's memory: strings, buffers and vectors, as far as they are there (hazard 11).
 
 use super::sys;
-use crate::syscall::Abi;
+use crate::syscall::{self, Abi, Syscall};
 
 /// `PATH_MAX`: the kernel takes no longer path.
 const PATH_MAX: usize = 4096;
@@ -66,6 +66,29 @@ impl Memory {
         let read = self.read(addr, &mut buf);
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
         read.chunks_exact(word).map(number).collect()
+    }
+
+    /// What a socketcall(2) of i386 is: its arguments are an array of words.
+    pub(super) fn socketcall(&self, args: &[u64; 6]) -> (Option<&'static Syscall>, [u64; 6]) {
+        /// `SYS_SEND` and others of linux/net.h, and the calls that do the same.
+        const CALLS: [(u64, &str); 8] = [
+            (9, "sendto"),
+            (10, "recvfrom"),
+            (11, "sendto"),
+            (12, "recvfrom"),
+            (16, "sendmsg"),
+            (17, "recvmsg"),
+            (19, "recvmmsg"),
+            (20, "sendmmsg"),
+        ];
+        let name = CALLS.iter().find(|(number, _)| *number == args[0]).map(|(_, name)| *name);
+        let known = name.and_then(|name| syscall::lookup(self.abi, syscall::by_name(self.abi, name)?));
+        // Those that data is found by; a shorter array may end where the memory does.
+        let mut inner = [0; 6];
+        for (to, from) in inner.iter_mut().zip(self.words(args[1], 3)) {
+            *to = from;
+        }
+        (known, inner)
     }
 
     /// `count` iovecs at `addr`.

@@ -208,17 +208,26 @@ impl Observer {
 
     /// R6: the data a call has moved, iovec by iovec.
     fn genio(&mut self, at: At<'_>, tid: i32, call: &Call, moved: u64) {
-        let Some(io) = call.known.and_then(|k| k.io) else { return };
-        if moved == 0 && !matches!(io.data, Data::Whole { .. }) {
+        let memory = Memory::of(tid, call.abi);
+        let (known, args) = match call.known {
+            Some(known) if known.name == "socketcall" => memory.socketcall(&call.args),
+            known => (known, call.args),
+        };
+        let Some(io) = known.and_then(|k| k.io) else { return };
+        let sent = matches!(io.data, Data::Text { .. }) && io.dir == Dir::Write;
+        if moved == 0 && !sent && !matches!(io.data, Data::Whole { .. }) {
             return;
         }
-        let arg = |i: u8| call.args[usize::from(i)];
+        let arg = |i: u8| args[usize::from(i)];
         let fd = io.fd.map_or(-1, |i| arg(i) as i32);
         let write = io.dir == Dir::Write;
-        let memory = Memory::of(tid, call.abi);
         match io.data {
             Data::Buf { ptr } => {
-                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len: moved }], moved);
+                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len: arg(ptr + 1) }], moved);
+            }
+            Data::Text { ptr, len } => {
+                let span = Span { addr: arg(ptr).wrapping_add(call.abi.word() as u64), len: arg(len) };
+                self.spans(at, memory, fd, write, &[span], if sent { arg(len) } else { moved });
             }
             Data::Whole { ptr, len } => {
                 let len = arg(len);

@@ -142,7 +142,8 @@ impl Tracer {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);
-        if task.switches.is_some() || task.wants_switches() {
+        // Those of a set-id exec are nobody's to see: whether it is one is looked at first.
+        if (task.switches.is_some() || task.wants_switches()) && !matches!(stop, Stop::Exec(_)) {
             // What was before this stop comes before its records.
             self.observer.switches(task, false);
         }
@@ -230,6 +231,9 @@ impl Tracer {
         if let Some(task) = self.tasks.get(&stopped.tid()) {
             let proc = Arc::clone(&task.proc);
             proc.set_trace(None);
+            for task in self.tasks.values_mut().filter(|task| task.pid == proc.id.pid) {
+                task.switches = None;
+            }
             self.untrace(proc.id.pid, Some(stopped.tid()));
         }
         self.resume(stopped, 0);

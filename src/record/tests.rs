@@ -207,7 +207,34 @@ fn the_golden_stream_is_encoded_byte_for_byte() {
 }
 
 #[test]
-fn no_padding_carries_anything() {
+fn r01_a_header_is_zero_but_for_what_it_says() {
+    let stamp =
+        Stamp { time: Time { sec: 0x0102, nsec: 0x0304 }, pid: 0x05, tid: 0x06, comm: Comm::new(b"ab") };
+    // Whatever was in the room before.
+    let mut bytes = vec![0xff; 200];
+    bytes.clear();
+    encode(&mut bytes, &stamp, &Body::Namei(b""));
+    let mut expected = [0; HEADER_LEN];
+    (expected[4], expected[6], expected[8]) = (KTR_NAMEI as u8, VERSION, 5);
+    expected[12..14].copy_from_slice(b"ab");
+    (expected[32], expected[33], expected[40], expected[41]) = (2, 1, 4, 3);
+    expected[48] = 6;
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn f8_a_signal_number_is_not_cut_to_a_char() {
+    let psig = Psig { signo: 0x0123_4567, action: 0, mask: [0; 4], code: 0, info: None };
+    let mut bytes = Vec::new();
+    encode(&mut bytes, &Stamp::default(), &Body::Psig(psig));
+    let mut decoder = Decoder::new();
+    decoder.feed(&bytes);
+    let record = decoder.next_record().unwrap().unwrap();
+    assert!(matches!(record.body(), Body::Psig(Psig { signo: 0x0123_4567, .. })), "{record:?}");
+}
+
+#[test]
+fn f6_no_padding_carries_anything() {
     let stamp =
         Stamp { time: Time { sec: -1, nsec: -1 }, pid: -1, tid: -1, comm: Comm::new(b"0123456789abcdefgh") };
     let info = Some(SigInfo { errno: -1, data: [0xff; 24] });

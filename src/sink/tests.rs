@@ -235,7 +235,7 @@ fn a_slow_reader_is_moved_forward_and_told_while_another_keeps_up() {
 }
 
 #[test]
-fn r30_the_last_reader_to_leave_makes_the_next_write_epipe() {
+fn the_last_reader_to_leave_makes_the_next_write_epipe() {
     let sink = sink(Policy::Stop);
     let (mut a, mut b) = (sink.reader(), sink.reader());
     append(&sink, 1, 1, 8);

@@ -4,7 +4,7 @@
 //! are no files (xattr names, module names, memfd names) are pointers.
 
 use super::Arg::{Argv, DirFd, Envp, Fd, Flags, Int, Ioctl, Mode, Off, Path, Pid, Ptr, Sig, Size};
-use super::Data::{Buf, Iov, Mmsg, Msg, Whole};
+use super::Data::{Buf, Iov, Mmsg, Msg, Text, Whole};
 use super::Dir::{Read, Write};
 use super::{Syscall, call, moves};
 
@@ -133,8 +133,8 @@ pub(super) static CALLS: &[Syscall] = &[
     call("get_thread_area", &[Ptr]),
     call("getcpu", &[Ptr, Ptr, Ptr]),
     call("getcwd", &[Ptr, Size]),
-    call("getdents", &[Fd, Ptr, Size]),
-    call("getdents64", &[Fd, Ptr, Size]),
+    moves("getdents", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1 }),
+    moves("getdents64", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1 }),
     call("getegid", &[]),
     call("getegid32", &[]),
     call("geteuid", &[]),
@@ -254,8 +254,8 @@ pub(super) static CALLS: &[Syscall] = &[
     call("mseal", &[Ptr, Size, Flags]),
     call("msgctl", &[Int, Flags, Ptr]),
     call("msgget", &[Int, Flags]),
-    call("msgrcv", &[Int, Ptr, Size, Off, Flags]),
-    call("msgsnd", &[Int, Ptr, Size, Flags]),
+    moves("msgrcv", &[Int, Ptr, Size, Off, Flags], Read, None, Text { ptr: 1, len: 2 }),
+    moves("msgsnd", &[Int, Ptr, Size, Flags], Write, None, Text { ptr: 1, len: 2 }),
     call("msync", &[Ptr, Size, Flags]),
     call("munlock", &[Ptr, Size]),
     call("munlockall", &[]),
@@ -482,7 +482,7 @@ pub(super) static CALLS: &[Syscall] = &[
     call("vhangup", &[]),
     call("vm86", &[Int, Ptr]),
     call("vm86old", &[Ptr]),
-    call("vmsplice", &[Fd, Ptr, Size, Flags]),
+    moves("vmsplice", &[Fd, Ptr, Size, Flags], Write, Some(0), Iov { ptr: 1, count: 2 }),
     call("vserver", &[]),
     call("wait4", &[Pid, Ptr, Flags, Ptr]),
     call("waitid", &[Int, Pid, Ptr, Flags, Ptr]),

@@ -38,8 +38,11 @@ fn data_is_where_the_arguments_say() {
         let Some(io) = call.io else { continue };
         assert!(io.fd.is_none_or(|fd| call.args[usize::from(fd)] == Arg::Fd), "{}", call.name);
         let (ptr, len) = match io.data {
-            Data::Buf { ptr } | Data::Msg { ptr } | Data::Mmsg { ptr } => (ptr, None),
-            Data::Whole { ptr, len } | Data::Iov { ptr, count: len } => (ptr, Some(len)),
+            Data::Msg { ptr } | Data::Mmsg { ptr } => (ptr, None),
+            Data::Buf { ptr } => (ptr, Some(ptr + 1)),
+            Data::Whole { ptr, len } | Data::Text { ptr, len } | Data::Iov { ptr, count: len } => {
+                (ptr, Some(len))
+            }
         };
         assert_eq!(call.args[usize::from(ptr)], Arg::Ptr, "{}", call.name);
         assert!(len.is_none_or(|len| call.args[usize::from(len)] == Arg::Size), "{}", call.name);

@@ -8,7 +8,9 @@
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
+//! | [`moves`] | every call that takes a path or moves data shows it |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
+//! | [`rules`] | rules that only a real process proves, and recursion |
 //! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
 //! | [`support`] | what these share: a mount, a tracee, a stream with a deadline |
@@ -21,7 +23,9 @@ mod drain;
 mod hazards;
 mod launch;
 mod live;
+mod moves;
 mod refusals;
+mod rules;
 mod support;
 mod switches;
 mod tidy;

@@ -35,7 +35,7 @@ fn a_wrong_word_is_named() {
 }
 
 #[test]
-fn r12_no_facility_is_einval() {
+fn no_facility_is_einval() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let sleep = sleeper();

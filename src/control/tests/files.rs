@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use super::*;
 
 #[test]
-fn r13_r17_a_group_gets_one_new_file_and_is_released_from_the_old_ones() {
+fn r13_a_group_gets_one_new_file_and_is_released_from_the_old_ones() {
     let mut w = World::new();
     let a = w.spawn(Command::new("sleep").arg("1000").process_group(0));
     let b = w.spawn(Command::new("sleep").arg("1000").process_group(a.pid));
@@ -32,7 +32,7 @@ fn r13_r17_a_group_gets_one_new_file_and_is_released_from_the_old_ones() {
 }
 
 #[test]
-fn r17_pid_in_the_roots_ctl_uses_the_present_file() {
+fn pid_in_the_roots_ctl_uses_the_present_file() {
     let mut w = World::new();
     let a = w.sleep();
     w.tell(None, &format!("set syscall pid={}", a.pid)).unwrap();
@@ -42,7 +42,7 @@ fn r17_pid_in_the_roots_ctl_uses_the_present_file() {
 }
 
 #[test]
-fn r17_descend_moves_a_descendant_into_the_file() {
+fn descend_moves_a_descendant_into_the_file() {
     let mut w = World::new();
     let a = w.spawn(Command::new("sh").args(["-c", "sleep 1000 & wait"]));
     w.wait("a child", || !proc::descendants(&[a.pid]).is_empty());
@@ -115,7 +115,7 @@ fn no_room_for_a_file_is_enospc_and_leaves_nothing() {
 }
 
 #[test]
-fn a_set_that_fails_ends_no_wait_and_takes_no_records_away() {
+fn f9_a_set_that_fails_ends_no_wait_and_takes_no_records_away() {
     let mut w = World::new();
     let a = w.sleep();
     let mut file = w.ktrace.open(&w.me, a).unwrap();

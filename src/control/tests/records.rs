@@ -20,7 +20,7 @@ fn users(w: &World, id: ProcId) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[test]
-fn r09_r27_what_is_written_becomes_one_record_of_the_process() {
+fn r27_what_is_written_becomes_one_record_of_the_process() {
     let mut w = World::new();
     let a = w.sleep();
     w.tell(Some(a), "set user").unwrap();
@@ -51,18 +51,32 @@ fn r09_r27_what_is_written_becomes_one_record_of_the_process() {
 }
 
 #[test]
-fn r09_f7_more_than_2048_bytes_are_enospc_and_nothing_when_the_facility_is_off() {
+fn r09_an_id_too_long_is_empty_and_nothing_happens_while_the_facility_is_off() {
     let mut w = World::new();
     let a = w.sleep();
     let long = [b"id ".as_slice(), &[b'x'; record::USER_MAX + 1]].concat();
+    // Not traced, and traced without it: it succeeds, whatever is written.
     w.ktrace.user(&w.me, a, &long).unwrap();
     w.tell(Some(a), "set syscall").unwrap();
     w.ktrace.user(&w.me, a, &long).unwrap();
     w.ktrace.user(&w.me, a, b"id data").unwrap();
     w.tell(Some(a), "set user").unwrap();
+    w.ktrace.user(&w.me, a, b"nineteen-bytes-long data").unwrap();
+    w.ktrace.user(&w.me, a, b"twenty-bytes-or-more data").unwrap();
+    let seen = users(&w, a);
+    assert_eq!(seen[0], (b"nineteen-bytes-long".to_vec(), b"data".to_vec()));
+    assert_eq!(seen[1], (b"".to_vec(), b"data".to_vec()));
+}
+
+#[test]
+fn f7_more_than_2048_bytes_are_enospc() {
+    let mut w = World::new();
+    let a = w.sleep();
+    let long = [b"id ".as_slice(), &[b'x'; record::USER_MAX + 1]].concat();
+    w.tell(Some(a), "set user").unwrap();
     assert_eq!(w.ktrace.user(&w.me, a, &long).unwrap_err().errno(), libc::ENOSPC);
     w.ktrace.user(&w.me, a, &long[..long.len() - 1]).unwrap();
-    assert_eq!(users(&w, a).len(), 1);
+    assert_eq!(users(&w, a)[0].1.len(), record::USER_MAX);
 }
 
 /// Lines logged by any test.
@@ -94,7 +108,7 @@ fn capture_log() {
 }
 
 #[test]
-fn r30_a_full_file_releases_all_its_writers_and_is_logged_once() {
+fn a_full_file_releases_all_its_writers_and_is_logged_once() {
     capture_log();
     let mut w = World::new();
     let (a, b, c) = (w.sleep(), w.sleep(), w.sleep());
@@ -122,7 +136,7 @@ fn r30_a_full_file_releases_all_its_writers_and_is_logged_once() {
 }
 
 #[test]
-fn r30_epipe_is_silent_and_the_next_set_makes_a_new_file() {
+fn epipe_is_silent_and_the_next_set_makes_a_new_file() {
     capture_log();
     let mut w = World::new();
     let a = w.sleep();
@@ -160,7 +174,7 @@ fn a_wedged_process_keeps_no_other_from_being_released() {
 }
 
 #[test]
-fn r19_the_inherit_flag_goes_alone_or_with_the_last_facility() {
+fn the_inherit_flag_goes_alone_or_with_the_last_facility() {
     let mut w = World::new();
     let a = w.sleep();
     w.tell(Some(a), "set user,namei +inherit").unwrap();
@@ -177,7 +191,7 @@ fn r19_the_inherit_flag_goes_alone_or_with_the_last_facility() {
 }
 
 #[test]
-fn r24_shutdown_leaves_nothing_traced() {
+fn shutdown_leaves_nothing_traced() {
     let mut w = World::new();
     let a = w.sleep();
     w.tell(Some(a), "set user").unwrap();

@@ -83,7 +83,7 @@ fn nobody(w: &mut World) -> Option<(ProcId, Caller)> {
 }
 
 #[test]
-fn r18_r33_what_root_has_set_is_out_of_the_users_hands() {
+fn what_root_has_set_is_out_of_the_users_hands() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
     let tell = |line: &str| w.ktrace.control(&user, Some(target), &ctl::parse(line).unwrap());
@@ -108,7 +108,7 @@ fn r18_r33_what_root_has_set_is_out_of_the_users_hands() {
 }
 
 #[test]
-fn r10_r33_clearfile_leaves_those_the_caller_may_not_touch_and_says_eperm() {
+fn clearfile_leaves_those_the_caller_may_not_touch_and_says_eperm() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
     let other = ProcId::of(user.tid).unwrap();
@@ -123,7 +123,7 @@ fn r10_r33_clearfile_leaves_those_the_caller_may_not_touch_and_says_eperm() {
 }
 
 #[test]
-fn r15_r33_of_all_processes_the_user_gets_his_own() {
+fn of_all_processes_the_user_gets_his_own() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
     let roots = w.sleep();
@@ -137,7 +137,7 @@ fn r15_r33_of_all_processes_the_user_gets_his_own() {
 }
 
 #[test]
-fn r33_counts_at_the_change_and_not_only_before_it() {
+fn the_permission_counts_at_the_change_and_not_only_before_it() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
     // Root has come after the user's permission was looked at.
@@ -149,7 +149,7 @@ fn r33_counts_at_the_change_and_not_only_before_it() {
 }
 
 #[test]
-fn r33_is_asked_again_when_the_process_is_attached() {
+fn the_permission_is_asked_again_when_the_process_is_attached() {
     let mut w = World::new();
     let Some((target, user)) = nobody(&mut w) else { return };
     // Between the permission and the attach root sets it: what an exec of a set-id program is like.

@@ -86,7 +86,7 @@ fn an_ended_sink_stays_no_longer_than_linger() {
 }
 
 #[test]
-fn r30_a_sink_that_its_readers_left_is_gone_at_once() {
+fn a_sink_that_its_readers_left_is_gone_at_once() {
     let procs = ProcTable::new(LONG);
     let t = trace(false);
     let sink = Arc::clone(t.sink());
@@ -139,7 +139,7 @@ fn only_what_is_still_so_is_swapped_and_a_revert_leaves_no_trace() {
 }
 
 #[test]
-fn r22_a_child_has_the_parents_flags_and_file_only_with_inherit() {
+fn a_child_has_the_parents_flags_and_file_only_with_inherit() {
     let procs = ProcTable::new(LONG);
     let parent = procs.entry(GONE);
     assert!(procs.fork(&parent, us().pid).unwrap().is_none(), "an untraced parent");

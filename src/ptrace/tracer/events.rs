@@ -139,6 +139,7 @@ impl Tracer {
         if !hooks::exec(&task.proc, &trace, auxv.secure) {
             return self.abandon(stopped);
         }
+        self.observer.switches(task, false);
         task.proc.set_abi(auxv.abi);
         self.observer.executed(task, &trace, auxv.abi);
         self.resume(stopped, 0);
