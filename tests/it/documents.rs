@@ -61,25 +61,47 @@ fn the_session_of_the_readme_works_when_pasted() {
     assert!(!ktrace::launch::mounted().iter().any(|m| m.point == mount), "unmounted at its end");
 }
 
+/// Every rule has one test named for it, a row that names the test, and a place where it can be broken.
+#[test]
+fn each_rule_has_one_test_one_row_and_one_break() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules: Vec<String> =
+        (1..=38).map(|n| format!("R{n}")).chain((1..=9).map(|n| format!("F{n}"))).collect();
+    let matrix = document("docs/semantics.md");
+    let breaks = document("tests/breaks.txt");
+    let there = tests();
+    for rule in &rules {
+        let (letter, number) = rule.split_at(1);
+        let number: u32 = number.parse().unwrap();
+        let prefix = if letter == "R" { format!("r{number:02}_") } else { format!("f{number}_") };
+        let named: Vec<&String> = there.iter().filter(|test| test.starts_with(&prefix)).collect();
+        assert_eq!(named.len(), 1, "{rule}: {named:?}");
+        let row = matrix.lines().find(|line| line.starts_with(&format!("| {rule} "))).expect(rule);
+        assert!(row.ends_with(&format!("| `{}` |", named[0])), "{row}");
+        if letter == "R" {
+            let how = row.split(" | ").nth(1).unwrap();
+            let words = ["same", "different because", "cannot because"];
+            assert!(words.iter().any(|word| how.starts_with(word)), "{row}");
+        }
+        let breaks: Vec<&str> = breaks.lines().filter(|line| line.starts_with(&format!("{rule} "))).collect();
+        assert_eq!(breaks.len(), 1, "{rule}: {breaks:?}");
+    }
+    let mut entries = 0;
+    for entry in breaks.split("\n\n").skip(1) {
+        let mut lines = entry.lines();
+        let (rule, file) = lines.next().unwrap().split_once(' ').unwrap();
+        let old: Vec<&str> = lines.filter_map(|line| line.strip_prefix('-')).collect();
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        assert_eq!(text.matches(&old.join("\n")).count(), 1, "{rule}: its text is to be in {file} once");
+        entries += 1;
+    }
+    assert_eq!(entries, rules.len());
+}
+
 /// Tests that a document names in backquotes are there; `*` stands for the rest of a name.
 #[test]
 fn tests_named_as_a_proof_exist() {
-    let mut there = BTreeSet::new();
-    let mut dirs =
-        ["src", "tests", "mountd"].map(|dir| Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).to_vec();
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(path).unwrap();
-                let names =
-                    text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next());
-                there.extend(names.map(str::to_owned));
-            }
-        }
-    }
+    let there = tests();
     let mut named = 0;
     for file in ["docs/semantics.md", "docs/ptrace.md"] {
         let text = document(file);
@@ -99,4 +121,25 @@ fn tests_named_as_a_proof_exist() {
         }
     }
     assert!(named > 20, "only {named} tests are named");
+}
+
+/// Names of all functions of the workspace, tests among them.
+fn tests() -> BTreeSet<String> {
+    let mut there = BTreeSet::new();
+    let mut dirs =
+        ["src", "tests", "mountd"].map(|dir| Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).to_vec();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let names =
+                    text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next());
+                there.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    there
 }

@@ -82,7 +82,7 @@ fn r38_a_set_or_clear_on_oneself_makes_no_records_of_its_own_work() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let script =
-        "echo set syscall,sysret > $M/self/ctl; echo clear > $M/self/ctl; echo set user > $M/self/ctl";
+        "echo set syscall,sysret,user > $M/self/ctl; echo clear > $M/self/ctl; echo set user > $M/self/ctl";
     let mut tracee = shell(&mount, script);
     let mut trace = mount.trace(tracee.pid());
     tracee.go();
