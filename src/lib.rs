@@ -11,7 +11,7 @@
 //! | 1, things | [`cred`] [`sink`] [`proc`] [`dump`] | state and mechanism, no policy |
 //! | 2, the facility | [`hooks`] [`backend`] [`control`] [`drain`] [`stream`] | what `kern_ktrace.c` is in NetBSD |
 //! | 3, sources of events | [`ptrace`] | a backend: watches processes and calls the hooks |
-//! | 3, clients | [`launch`] | how the tools find a mount and start a command |
+//! | 3, clients | [`launch`] [`utrace()`] | how the tools find a mount and start a command; a program's own records |
 //!
 //! The daemon (`mountd/`) and the tools (`src/bin/`) are clients of the public names here.
 //!
@@ -46,5 +46,7 @@ pub mod sink;
 pub mod stream;
 mod sys;
 pub mod syscall;
+mod utrace;
 
 pub use error::{Error, Result};
+pub use utrace::utrace;

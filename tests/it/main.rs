@@ -13,6 +13,7 @@
 //! | [`rules`] | rules that only a real process proves, and recursion |
 //! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
+//! | [`utrace`] | records that programs make of themselves |
 //! | [`support`] | what these share: a mount, a tracee, a stream with a deadline |
 
 #![allow(clippy::unwrap_used, reason = "a test that meets a surprise has failed")]
@@ -29,3 +30,4 @@ mod rules;
 mod support;
 mod switches;
 mod tidy;
+mod utrace;

@@ -9,7 +9,7 @@ const FLOORS: &[(u32, &[&str])] = &[
     (0, &["facility", "record", "syscall", "signal", "errno", "policy", "ctl", "error"]),
     (1, &["cred", "sink", "proc", "dump", "sys"]),
     (2, &["hooks", "backend", "control", "drain", "stream"]),
-    (3, &["ptrace", "launch"]),
+    (3, &["ptrace", "launch", "utrace"]),
 ];
 /// What floor 3 may use of floor 2: a source of events reports, it does not decide.
 const SOURCES_USE: &[&str] = &["hooks", "backend"];

@@ -26,6 +26,7 @@ fn build(name: &str) -> PathBuf {
         _ => &["-pthread"],
     };
     let mut cc = Command::new("cc");
+    cc.arg(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"));
     cc.args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).args(flags).arg(source);
     let status = cc.status().unwrap();
     assert!(status.success(), "cc: {status}");
