@@ -7,7 +7,10 @@
 //! What goes wrong with ptrace, and how each thing is handled, is numbered in docs/ptrace.md ("hazards"); the numbers
 //! stand where the code is.
 
+mod descriptor;
+mod genio;
 mod memory;
+mod namei;
 mod observe;
 mod pace;
 mod restart;

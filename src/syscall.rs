@@ -5,10 +5,15 @@
 
 mod calls;
 mod i386;
+mod multiplexer;
+mod paths;
 mod x86_64;
 
 use std::fmt;
 use std::sync::LazyLock;
+
+pub use multiplexer::multiplexed;
+pub use paths::Place;
 
 /// Through which door a call came: what ktrace calls an emulation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -70,6 +75,8 @@ pub enum Arg {
     Pid,
     /// A NUL-terminated path: makes a NAMEI record.
     Path,
+    /// A `struct sockaddr`, its length in the next argument: makes a NAMEI record where it has a path (unix(7)).
+    Sockaddr,
     /// `argv` of an exec.
     Argv,
     /// `envp` of an exec.
@@ -85,23 +92,18 @@ pub enum Dir {
     Read,
     /// From the process to the kernel.
     Write,
+    /// As the descriptor says: into a pipe through its writing end, out of it through the other (vmsplice).
+    Pipe,
 }
 
 /// How user data is pointed to; the numbers are argument positions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Data {
-    /// One buffer, its length in the argument behind it; the call's result is the number of bytes moved. It can be more
-    /// than there was room for (MSG_TRUNC).
+    /// One buffer; the call's result is the number of bytes moved, or more where a message was cut (MSG_TRUNC).
     Buf {
         /// Its address.
         ptr: u8,
-    },
-    /// The text of a `struct msgbuf`, which stands behind its type, a `long`: all of it when sent, as much as the result
-    /// says when received.
-    Text {
-        /// Address of the struct.
-        ptr: u8,
-        /// Length of the text.
+        /// Its length.
         len: u8,
     },
     /// One buffer, moved whole where the call succeeds: the result says nothing of its length (mq_timedsend).
@@ -109,6 +111,13 @@ pub enum Data {
         /// Its address.
         ptr: u8,
         /// Its length.
+        len: u8,
+    },
+    /// The text of a `struct msgbuf`: moved whole where it is written, else the result is the number of bytes moved.
+    Msgbuf {
+        /// The structure's address.
+        ptr: u8,
+        /// The text's length.
         len: u8,
     },
     /// An array of `struct iovec`; the result is the number of bytes moved.
@@ -127,6 +136,8 @@ pub enum Data {
     Mmsg {
         /// Its address.
         ptr: u8,
+        /// How many.
+        count: u8,
     },
 }
 
@@ -172,8 +183,9 @@ const fn moves(name: &'static str, args: &'static [Arg], dir: Dir, fd: Option<u8
 fn table(abi: Abi) -> Table {
     let mut table = [None; NUMBERS];
     let (rows, own): (&[_], &'static [Syscall]) = match abi {
-        Abi::Linux | Abi::LinuxX32 => (x86_64::NUMBERS, &[]),
+        Abi::Linux => (x86_64::NUMBERS, &[]),
         Abi::Linux32 => (i386::NUMBERS, i386::CALLS),
+        Abi::LinuxX32 => (x86_64::NUMBERS, x86_64::X32_CALLS),
     };
     fill(&mut table, rows, own);
     fill(&mut table, calls::NUMBERS, own);

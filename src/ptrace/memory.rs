@@ -1,13 +1,14 @@
 //! Reading a tracee's memory: strings, buffers and vectors, as far as they are there (hazard 11).
 
 use super::sys;
-use crate::syscall::{self, Abi, Syscall};
+use crate::record::until_nul;
+use crate::syscall::Abi;
 
 /// `PATH_MAX`: the kernel takes no longer path.
 const PATH_MAX: usize = 4096;
 const PAGE: u64 = 4096;
-/// `UIO_MAXIOV`: the kernel takes no more vectors in a call.
-const IOV_MAX: u64 = 1024;
+/// Bytes of a `struct sockaddr_un`, of which the first two are the family.
+const SOCKADDR_UN: u64 = 110;
 
 /// The memory of one thread's process.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,9 @@ pub(super) struct Span {
 }
 
 impl Memory {
+    /// `UIO_MAXIOV`: the kernel takes no more vectors, or messages, in a call.
+    pub(super) const VECTORS_MAX: u64 = 1024;
+
     pub(super) fn of(tid: i32, abi: Abi) -> Memory {
         Memory { tid, abi }
     }
@@ -38,6 +42,9 @@ impl Memory {
     /// has no end.
     pub(super) fn string(&self, addr: u64, out: &mut Vec<u8>) -> bool {
         out.clear();
+        if addr == 0 {
+            return false;
+        }
         out.resize(PATH_MAX, 0);
         let mut len = 0;
         while len < PATH_MAX {
@@ -59,8 +66,33 @@ impl Memory {
         false
     }
 
+    /// The path in a `struct sockaddr_un` into `out`; false where there is none: another family, no name, an abstract one,
+    /// or a length that the kernel refuses (unix(7)).
+    pub(super) fn unix_path(&self, addr: u64, len: u64, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        // A socklen_t has 32 bits.
+        let len = len & 0xffff_ffff;
+        if addr == 0 || !(3..=SOCKADDR_UN).contains(&len) {
+            return false;
+        }
+        let mut sockaddr = [0; SOCKADDR_UN as usize];
+        let sockaddr = &mut sockaddr[..len as usize];
+        if self.read(addr, sockaddr).len() < sockaddr.len() {
+            return false;
+        }
+        let (family, path) = sockaddr.split_at(2);
+        out.extend_from_slice(until_nul(path));
+        family == (libc::AF_UNIX as u16).to_ne_bytes() && !out.is_empty()
+    }
+
+    /// The 8 bytes at `addr`, a pointer in every ABI (`__aligned_u64`).
+    pub(super) fn pointer(&self, addr: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.read(addr, &mut bytes).len() == 8).then(|| u64::from_ne_bytes(bytes))
+    }
+
     /// The words (pointers, lengths) at `addr`.
-    fn words(&self, addr: u64, count: usize) -> Vec<u64> {
+    pub(super) fn words(&self, addr: u64, count: usize) -> Vec<u64> {
         let word = self.abi.word();
         let mut buf = vec![0; count * word];
         let read = self.read(addr, &mut buf);
@@ -68,32 +100,9 @@ impl Memory {
         read.chunks_exact(word).map(number).collect()
     }
 
-    /// What a socketcall(2) of i386 is: its arguments are an array of words.
-    pub(super) fn socketcall(&self, args: &[u64; 6]) -> (Option<&'static Syscall>, [u64; 6]) {
-        /// `SYS_SEND` and others of linux/net.h, and the calls that do the same.
-        const CALLS: [(u64, &str); 8] = [
-            (9, "sendto"),
-            (10, "recvfrom"),
-            (11, "sendto"),
-            (12, "recvfrom"),
-            (16, "sendmsg"),
-            (17, "recvmsg"),
-            (19, "recvmmsg"),
-            (20, "sendmmsg"),
-        ];
-        let name = CALLS.iter().find(|(number, _)| *number == args[0]).map(|(_, name)| *name);
-        let known = name.and_then(|name| syscall::lookup(self.abi, syscall::by_name(self.abi, name)?));
-        // Those that data is found by; a shorter array may end where the memory does.
-        let mut inner = [0; 6];
-        for (to, from) in inner.iter_mut().zip(self.words(args[1], 3)) {
-            *to = from;
-        }
-        (known, inner)
-    }
-
     /// `count` iovecs at `addr`.
     pub(super) fn iovecs(&self, addr: u64, count: u64) -> Vec<Span> {
-        let words = self.words(addr, count.min(IOV_MAX) as usize * 2);
+        let words = self.words(addr, count.min(Memory::VECTORS_MAX) as usize * 2);
         words.chunks_exact(2).map(|w| Span { addr: w[0], len: w[1] }).collect()
     }
 
@@ -106,10 +115,23 @@ impl Memory {
         }
     }
 
+    /// Address and length of the name in the `struct msghdr` at `addr`.
+    pub(super) fn message_name(&self, addr: u64) -> Option<(u64, u64)> {
+        match self.words(addr, 2)[..] {
+            [name, len] => Some((name, len)),
+            _ => None,
+        }
+    }
+
+    /// Where message `i` of the `struct mmsghdr` array at `addr` begins.
+    pub(super) fn message_at(&self, addr: u64, i: u64) -> u64 {
+        // A msghdr is seven words; msg_len and padding fill the eighth.
+        addr.wrapping_add(i * 8 * self.abi.word() as u64)
+    }
+
     /// The iovecs of message `i` of the `struct mmsghdr` array at `addr`, and how many bytes it moved.
     pub(super) fn message_of_many(&self, addr: u64, i: u64) -> (Vec<Span>, u64) {
-        // A msghdr is seven words; msg_len and padding fill the eighth.
-        let at = addr + i * 8 * self.abi.word() as u64;
+        let at = self.message_at(addr, i);
         let len = self.words(at, 8).get(7).map_or(0, |len| len & 0xffff_ffff);
         (self.message(at), len)
     }

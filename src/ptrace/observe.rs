@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::memory::{Memory, Span};
+use super::genio::Genio;
+use super::memory::Memory;
+use super::namei::Namei;
 use super::restart::Outcome;
 use super::signals::{self, Action};
 use super::stop::Stopped;
@@ -17,8 +19,8 @@ use super::{Shared, restart, setid, sys};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
-use crate::record::{GENIO_MAX, HEADER_LEN, Stamp, Time};
-use crate::syscall::{self, Abi, Arg, Data, Dir};
+use crate::record::{HEADER_LEN, Stamp, Time};
+use crate::syscall::{self, Abi};
 
 /// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
@@ -28,12 +30,8 @@ const X32_BIT: u64 = 0x4000_0000;
 const CLONE_UNTRACED: u64 = 0x0080_0000;
 /// Number of restart_syscall(2) in x86-64 and i386.
 const RESTART_SYSCALL: [i64; 2] = [219, 0];
-/// Largest data of one GENIO record (R6: fd and rw take 8 bytes of the page).
-const CHUNK: usize = GENIO_MAX - 8;
 /// Bytes of a CSW record.
 const CSW_LEN: usize = HEADER_LEN + 8;
-/// Data is fetched in pieces of this many chunks.
-const CHUNKS: usize = 16;
 
 /// How a stop ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,14 +50,14 @@ pub(super) enum Resume {
 pub(super) struct Observer {
     shared: Arc<Shared>,
     recorder: Recorder,
-    path: Vec<u8>,
-    data: Vec<u8>,
+    namei: Namei,
+    genio: Genio,
 }
 
 impl Observer {
     pub(super) fn new(shared: &Arc<Shared>) -> Observer {
         let recorder = Recorder::new(Arc::clone(&shared.procs));
-        Observer { shared: Arc::clone(shared), recorder, path: Vec::new(), data: Vec::new() }
+        Observer { shared: Arc::clone(shared), recorder, namei: Namei::default(), genio: Genio::default() }
     }
 
     /// The entry or exit of a system call; which of the two is the kernel's word (hazard 4).
@@ -96,13 +94,7 @@ impl Observer {
         number: u64,
         args: [u64; 6],
     ) -> Resume {
-        let (abi, number) = match abi {
-            Abi::Linux if number & X32_BIT != 0 && number >> 31 == 0 => {
-                (Abi::LinuxX32, (number & !X32_BIT) as i64)
-            }
-            // A number is 32 bits wide: -1 is none, whatever a tracer put there.
-            _ => (abi, i64::from(number as i32)),
-        };
+        let (abi, number) = called(abi, number);
         if std::mem::take(&mut task.restarting)
             && task.call.is_some_and(|c| c.number == number || RESTART_SYSCALL.contains(&number))
         {
@@ -117,10 +109,8 @@ impl Observer {
         if let Some(changed) = &task.changed {
             args[changed.register.argument()] = changed.was;
         }
-        let known = syscall::lookup(abi, number);
-        let wanted =
-            task.trace.as_ref().is_some_and(|t| t.calls.as_ref().is_none_or(|c| c.contains(abi, number)));
-        let call = Call { abi, number, known, args, wanted, began };
+        let call = call(task, abi, number, args, began);
+        let (known, wanted) = (call.known, call.wanted);
         task.call = Some(call);
         if !self.shared.privileged && known.is_some_and(setid::is_exec) && setid::gains(task.tid, &call) {
             return Resume::Abandon;
@@ -131,15 +121,8 @@ impl Observer {
         self.door(&task.proc, at);
         let count = known.map_or(call.args.len(), |k| k.args.len());
         self.recorder.syscall(at, number as i32, &call.args[..count]);
-        if trace.facs.contains(Facs::NAMEI)
-            && let Some(known) = known
-        {
-            let memory = Memory::of(stopped.tid(), abi);
-            for (kind, &addr) in known.args.iter().zip(&call.args) {
-                if *kind == Arg::Path && addr != 0 && memory.string(addr, &mut self.path) {
-                    self.recorder.namei(at, &self.path);
-                }
-            }
+        if trace.facs.contains(Facs::NAMEI) {
+            self.namei.record(&mut self.recorder, at, Memory::of(stopped.tid(), abi), &call);
         }
         Resume::Enter
     }
@@ -155,7 +138,7 @@ impl Observer {
     ) {
         restart::put_back(task, stopped);
         if task.call.is_none() {
-            task.call = unseen(stopped, abi);
+            task.call = unseen(task, stopped, abi);
         }
         let is_restart = (-516..=-512).contains(&result);
         let sees_exit = task.needs_calls(self.shared.privileged);
@@ -189,7 +172,7 @@ impl Observer {
         let at = at(&trace, &stamp, call.abi);
         self.door(&task.proc, at);
         if trace.facs.contains(Facs::GENIO) && result >= 0 {
-            self.genio(at, task.tid, &call, result as u64);
+            self.genio.record(&mut self.recorder, at, task, &call, result as u64);
         }
         self.recorder.sysret(at, call.number as i32, result);
         if result > 0 && name == "clone" && call.args[0] & CLONE_UNTRACED != 0 {
@@ -204,84 +187,6 @@ impl Observer {
             proc.set_abi(at.abi);
             self.recorder.emul(at);
         }
-    }
-
-    /// R6: the data a call has moved, iovec by iovec.
-    fn genio(&mut self, at: At<'_>, tid: i32, call: &Call, moved: u64) {
-        let memory = Memory::of(tid, call.abi);
-        let (known, args) = match call.known {
-            Some(known) if known.name == "socketcall" => memory.socketcall(&call.args),
-            known => (known, call.args),
-        };
-        let Some(io) = known.and_then(|k| k.io) else { return };
-        let sent = matches!(io.data, Data::Text { .. }) && io.dir == Dir::Write;
-        if moved == 0 && !sent && !matches!(io.data, Data::Whole { .. }) {
-            return;
-        }
-        let arg = |i: u8| args[usize::from(i)];
-        let fd = io.fd.map_or(-1, |i| arg(i) as i32);
-        let write = io.dir == Dir::Write;
-        match io.data {
-            Data::Buf { ptr } => {
-                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len: arg(ptr + 1) }], moved);
-            }
-            Data::Text { ptr, len } => {
-                let span = Span { addr: arg(ptr).wrapping_add(call.abi.word() as u64), len: arg(len) };
-                self.spans(at, memory, fd, write, &[span], if sent { arg(len) } else { moved });
-            }
-            Data::Whole { ptr, len } => {
-                let len = arg(len);
-                self.spans(at, memory, fd, write, &[Span { addr: arg(ptr), len }], len);
-            }
-            Data::Iov { ptr, count } => {
-                self.spans(at, memory, fd, write, &memory.iovecs(arg(ptr), arg(count)), moved);
-            }
-            Data::Msg { ptr } => {
-                self.spans(at, memory, fd, write, &memory.message(arg(ptr)), moved);
-            }
-            Data::Mmsg { ptr } => {
-                for i in 0..moved {
-                    let (spans, len) = memory.message_of_many(arg(ptr), i);
-                    if !self.spans(at, memory, fd, write, &spans, len) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// `moved` bytes of these spans, in chunks; false where a fault or the sink ended it.
-    fn spans(
-        &mut self,
-        at: At<'_>,
-        memory: Memory,
-        fd: i32,
-        write: bool,
-        spans: &[Span],
-        moved: u64,
-    ) -> bool {
-        let mut left = moved;
-        for span in spans {
-            let mut addr = span.addr;
-            let mut len = span.len.min(left);
-            left -= len;
-            while len > 0 {
-                let want = len.min((CHUNK * CHUNKS) as u64) as usize;
-                self.data.resize(want, 0);
-                let got = memory.read(addr, &mut self.data).len();
-                for chunk in self.data[..got].chunks(CHUNK) {
-                    if !self.recorder.genio(at, fd, write, chunk) {
-                        return false;
-                    }
-                }
-                if got < want {
-                    return false;
-                }
-                addr = addr.wrapping_add(want as u64);
-                len -= want as u64;
-            }
-        }
-        true
     }
 
     /// A signal is about to be delivered, or its handler was reached (hazard 10).
@@ -404,10 +309,35 @@ impl Observer {
     }
 }
 
-/// A call whose entry we have not seen: attached, or asked for, in its midst.
-fn unseen(stopped: &Stopped, abi: Abi) -> Option<Call> {
-    let number = stopped.registers().ok()?.orig_rax as i64;
-    Some(Call { abi, number, known: None, args: [0; 6], wanted: true, began: Time::default() })
+/// The ABI and the number of a call, by the entry it came through and what stands in the register.
+fn called(abi: Abi, number: u64) -> (Abi, i64) {
+    match abi {
+        Abi::Linux if number & X32_BIT != 0 && number >> 31 == 0 => {
+            (Abi::LinuxX32, (number & !X32_BIT) as i64)
+        }
+        // A number is 32 bits wide: -1 is none, whatever a tracer put there.
+        _ => (abi, i64::from(number as i32)),
+    }
+}
+
+fn call(task: &Task, abi: Abi, number: i64, args: [u64; 6], began: Time) -> Call {
+    let known = syscall::lookup(abi, number);
+    let wanted =
+        task.trace.as_ref().is_some_and(|t| t.calls.as_ref().is_none_or(|c| c.contains(abi, number)));
+    // 64-bit code that calls through int 0x80 may have anything above the 32 bits that are the argument.
+    let args = if abi == Abi::Linux32 { args.map(|arg| arg & 0xffff_ffff) } else { args };
+    Call { abi, number, known, args, wanted, began }
+}
+
+/// A call whose entry we have not seen: attached, or asked for, in its midst. Its arguments stand in their registers still.
+fn unseen(task: &Task, stopped: &Stopped, abi: Abi) -> Option<Call> {
+    let r = stopped.registers().ok()?;
+    let (abi, number) = called(abi, r.orig_rax);
+    let args = match abi {
+        Abi::Linux32 => [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp],
+        _ => [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9],
+    };
+    Some(call(task, abi, number, args, Time::default()))
 }
 
 /// Each of the NUL-terminated strings of a file in /proc/pid.

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use libc::user_regs_struct;
 
 use super::Meter;
+use super::memory::Memory;
 use super::restart::Sleep;
 use super::stop::Traced;
 use super::switches::Switches;
@@ -16,7 +17,7 @@ use crate::facility::Facs;
 use crate::hooks::At;
 use crate::proc::{Proc, Trace};
 use crate::record::{Comm, Psig, Stamp, Time};
-use crate::syscall::{Abi, Syscall};
+use crate::syscall::{self, Abi, Syscall};
 
 /// The system call a thread is in.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,15 @@ pub(super) struct Call {
     /// False for one that `calls=` leaves out.
     pub(super) wanted: bool,
     pub(super) began: Time,
+}
+
+impl Call {
+    /// The call by itself and its arguments: what stands behind socketcall(2) and ipc(2), else the call as it is.
+    pub(super) fn inner(&self, memory: Memory) -> (Option<&'static Syscall>, [u64; 6]) {
+        let words = |addr, count| memory.words(addr, count);
+        let inner = self.known.and_then(|known| syscall::multiplexed(known, &self.args, words));
+        inner.map_or((self.known, self.args), |(call, args)| (Some(call), args))
+    }
 }
 
 /// An argument register that a restart has changed, and its value before.

@@ -1,15 +1,12 @@
 //! Where the calls that return EINTR keep a timeout that counts from their start, and how to give them less of it.
 
-use std::fs;
-use std::os::fd::OwnedFd;
-
 use libc::user_regs_struct;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::descriptor::socket;
 use super::sys;
 use super::task::{Changed, Register};
-use crate::proc;
 
 /// Bytes below the stack pointer that a leaf function may use (System V ABI), with room for a timespec and more.
 const BELOW_STACK: u64 = 128 + 384;
@@ -146,14 +143,6 @@ fn of_i386(regs: &user_regs_struct) -> Option<(Place, i64)> {
         362 => (Place::Send(fd), -i64::from(libc::EINPROGRESS)),
         _ => return None,
     })
-}
-
-/// The socket of another process.
-fn socket(pid: i32, fd: i32) -> Option<OwnedFd> {
-    // What is no socket is not touched: to close it again could wait for its file system (hazard 12).
-    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
-    link.to_str().filter(|name| name.starts_with("socket:"))?;
-    crate::sys::pidfd_getfd(&proc::pidfd(pid).ok()?, fd).ok()
 }
 
 /// A socket's timeout; 0 is none, and an error is no socket.

@@ -1,11 +1,16 @@
 //! What each call takes, by name: the same in every ABI, but for the few that `i386.rs` has again.
 //!
-//! From the kernel's `SYSCALL_DEFINEn` of each call. `Path` stands for every name that the kernel looks up; names that
-//! are no files (xattr names, module names, memfd names) are pointers.
+//! From the kernel's `SYSCALL_DEFINEn` of each call. `Path` stands for every name that the kernel looks up, the text of a
+//! symbolic link, and mount(2)'s source, which may be one; names that are no files (xattr names, module names, memfd
+//! names) are pointers. Paths that are no argument of their own are in `paths.rs`.
+//!
+//! User data is what read(2) and write(2) would call so, also the entries of a directory, as in NetBSD. Data that a call
+//! moves between two descriptors (sendfile, splice, tee, copy_file_range) never is the process's; structures, names and
+//! values that a call answers (stat, readlink, getxattr) are no data here either.
 
-use super::Arg::{Argv, DirFd, Envp, Fd, Flags, Int, Ioctl, Mode, Off, Path, Pid, Ptr, Sig, Size};
-use super::Data::{Buf, Iov, Mmsg, Msg, Text, Whole};
-use super::Dir::{Read, Write};
+use super::Arg::{Argv, DirFd, Envp, Fd, Flags, Int, Ioctl, Mode, Off, Path, Pid, Ptr, Sig, Size, Sockaddr};
+use super::Data::{Buf, Iov, Mmsg, Msg, Msgbuf, Whole};
+use super::Dir::{Pipe, Read, Write};
 use super::{Syscall, call, moves};
 
 /// The numbers from 424 on are one list for every ABI.
@@ -35,7 +40,7 @@ pub(super) static CALLS: &[Syscall] = &[
     call("alarm", &[Int]),
     call("arch_prctl", &[Flags, Ptr]),
     call("bdflush", &[Int, Ptr]),
-    call("bind", &[Fd, Ptr, Size]),
+    call("bind", &[Fd, Sockaddr, Size]),
     call("bpf", &[Flags, Ptr, Size]),
     call("break", &[]),
     call("brk", &[Ptr]),
@@ -61,7 +66,7 @@ pub(super) static CALLS: &[Syscall] = &[
     call("clone3", &[Ptr, Size]),
     call("close", &[Fd]),
     call("close_range", &[Fd, Fd, Flags]),
-    call("connect", &[Fd, Ptr, Size]),
+    call("connect", &[Fd, Sockaddr, Size]),
     call("copy_file_range", &[Fd, Ptr, Fd, Ptr, Size, Flags]),
     call("creat", &[Path, Mode]),
     call("create_module", &[Ptr, Size]),
@@ -133,8 +138,8 @@ pub(super) static CALLS: &[Syscall] = &[
     call("get_thread_area", &[Ptr]),
     call("getcpu", &[Ptr, Ptr, Ptr]),
     call("getcwd", &[Ptr, Size]),
-    moves("getdents", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1 }),
-    moves("getdents64", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1 }),
+    moves("getdents", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1, len: 2 }),
+    moves("getdents64", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1, len: 2 }),
     call("getegid", &[]),
     call("getegid32", &[]),
     call("geteuid", &[]),
@@ -151,7 +156,7 @@ pub(super) static CALLS: &[Syscall] = &[
     call("getpmsg", &[]),
     call("getppid", &[]),
     call("getpriority", &[Int, Int]),
-    moves("getrandom", &[Ptr, Size, Flags], Read, None, Buf { ptr: 0 }),
+    moves("getrandom", &[Ptr, Size, Flags], Read, None, Buf { ptr: 0, len: 1 }),
     call("getresgid", &[Ptr, Ptr, Ptr]),
     call("getresgid32", &[Ptr, Ptr, Ptr]),
     call("getresuid", &[Ptr, Ptr, Ptr]),
@@ -245,8 +250,8 @@ pub(super) static CALLS: &[Syscall] = &[
     call("mq_getsetattr", &[Fd, Ptr, Ptr]),
     call("mq_notify", &[Fd, Ptr]),
     call("mq_open", &[Path, Flags, Mode, Ptr]),
-    moves("mq_timedreceive", &[Fd, Ptr, Size, Ptr, Ptr], Read, Some(0), Buf { ptr: 1 }),
-    moves("mq_timedreceive_time64", &[Fd, Ptr, Size, Ptr, Ptr], Read, Some(0), Buf { ptr: 1 }),
+    moves("mq_timedreceive", &[Fd, Ptr, Size, Ptr, Ptr], Read, Some(0), Buf { ptr: 1, len: 2 }),
+    moves("mq_timedreceive_time64", &[Fd, Ptr, Size, Ptr, Ptr], Read, Some(0), Buf { ptr: 1, len: 2 }),
     moves("mq_timedsend", &[Fd, Ptr, Size, Int, Ptr], Write, Some(0), Whole { ptr: 1, len: 2 }),
     moves("mq_timedsend_time64", &[Fd, Ptr, Size, Int, Ptr], Write, Some(0), Whole { ptr: 1, len: 2 }),
     call("mq_unlink", &[Path]),
@@ -254,8 +259,8 @@ pub(super) static CALLS: &[Syscall] = &[
     call("mseal", &[Ptr, Size, Flags]),
     call("msgctl", &[Int, Flags, Ptr]),
     call("msgget", &[Int, Flags]),
-    moves("msgrcv", &[Int, Ptr, Size, Off, Flags], Read, None, Text { ptr: 1, len: 2 }),
-    moves("msgsnd", &[Int, Ptr, Size, Flags], Write, None, Text { ptr: 1, len: 2 }),
+    moves("msgrcv", &[Int, Ptr, Size, Off, Flags], Read, None, Msgbuf { ptr: 1, len: 2 }),
+    moves("msgsnd", &[Int, Ptr, Size, Flags], Write, None, Msgbuf { ptr: 1, len: 2 }),
     call("msync", &[Ptr, Size, Flags]),
     call("munlock", &[Ptr, Size]),
     call("munlockall", &[]),
@@ -292,7 +297,7 @@ pub(super) static CALLS: &[Syscall] = &[
     call("ppoll", &[Ptr, Int, Ptr, Ptr, Size]),
     call("ppoll_time64", &[Ptr, Int, Ptr, Ptr, Size]),
     call("prctl", &[Int, Flags, Flags, Flags, Flags]),
-    moves("pread64", &[Fd, Ptr, Size, Off], Read, Some(0), Buf { ptr: 1 }),
+    moves("pread64", &[Fd, Ptr, Size, Off], Read, Some(0), Buf { ptr: 1, len: 2 }),
     moves("preadv", &[Fd, Ptr, Size, Size, Size], Read, Some(0), Iov { ptr: 1, count: 2 }),
     moves("preadv2", &[Fd, Ptr, Size, Size, Size, Flags], Read, Some(0), Iov { ptr: 1, count: 2 }),
     call("prlimit64", &[Pid, Int, Ptr, Ptr]),
@@ -306,22 +311,22 @@ pub(super) static CALLS: &[Syscall] = &[
     call("pselect6_time64", &[Int, Ptr, Ptr, Ptr, Ptr, Ptr]),
     call("ptrace", &[Flags, Pid, Ptr, Ptr]),
     call("putpmsg", &[]),
-    moves("pwrite64", &[Fd, Ptr, Size, Off], Write, Some(0), Buf { ptr: 1 }),
+    moves("pwrite64", &[Fd, Ptr, Size, Off], Write, Some(0), Buf { ptr: 1, len: 2 }),
     moves("pwritev", &[Fd, Ptr, Size, Size, Size], Write, Some(0), Iov { ptr: 1, count: 2 }),
     moves("pwritev2", &[Fd, Ptr, Size, Size, Size, Flags], Write, Some(0), Iov { ptr: 1, count: 2 }),
     call("query_module", &[Ptr, Int, Ptr, Size, Ptr]),
     call("quotactl", &[Flags, Path, Int, Ptr]),
     call("quotactl_fd", &[Fd, Flags, Int, Ptr]),
-    moves("read", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1 }),
+    moves("read", &[Fd, Ptr, Size], Read, Some(0), Buf { ptr: 1, len: 2 }),
     call("readahead", &[Fd, Off, Size]),
     call("readdir", &[Fd, Ptr, Size]),
     call("readlink", &[Path, Ptr, Size]),
     call("readlinkat", &[DirFd, Path, Ptr, Size]),
     moves("readv", &[Fd, Ptr, Size], Read, Some(0), Iov { ptr: 1, count: 2 }),
     call("reboot", &[Flags, Flags, Flags, Ptr]),
-    moves("recvfrom", &[Fd, Ptr, Size, Flags, Ptr, Ptr], Read, Some(0), Buf { ptr: 1 }),
-    moves("recvmmsg", &[Fd, Ptr, Size, Flags, Ptr], Read, Some(0), Mmsg { ptr: 1 }),
-    moves("recvmmsg_time64", &[Fd, Ptr, Size, Flags, Ptr], Read, Some(0), Mmsg { ptr: 1 }),
+    moves("recvfrom", &[Fd, Ptr, Size, Flags, Ptr, Ptr], Read, Some(0), Buf { ptr: 1, len: 2 }),
+    moves("recvmmsg", &[Fd, Ptr, Size, Flags, Ptr], Read, Some(0), Mmsg { ptr: 1, count: 2 }),
+    moves("recvmmsg_time64", &[Fd, Ptr, Size, Flags, Ptr], Read, Some(0), Mmsg { ptr: 1, count: 2 }),
     moves("recvmsg", &[Fd, Ptr, Flags], Read, Some(0), Msg { ptr: 1 }),
     call("remap_file_pages", &[Ptr, Size, Flags, Size, Flags]),
     call("removexattr", &[Path, Ptr]),
@@ -365,9 +370,9 @@ pub(super) static CALLS: &[Syscall] = &[
     call("semtimedop_time64", &[Int, Ptr, Size, Ptr]),
     call("sendfile", &[Fd, Fd, Ptr, Size]),
     call("sendfile64", &[Fd, Fd, Ptr, Size]),
-    moves("sendmmsg", &[Fd, Ptr, Size, Flags], Write, Some(0), Mmsg { ptr: 1 }),
+    moves("sendmmsg", &[Fd, Ptr, Size, Flags], Write, Some(0), Mmsg { ptr: 1, count: 2 }),
     moves("sendmsg", &[Fd, Ptr, Flags], Write, Some(0), Msg { ptr: 1 }),
-    moves("sendto", &[Fd, Ptr, Size, Flags, Ptr, Size], Write, Some(0), Buf { ptr: 1 }),
+    moves("sendto", &[Fd, Ptr, Size, Flags, Sockaddr, Size], Write, Some(0), Buf { ptr: 1, len: 2 }),
     call("set_mempolicy", &[Int, Ptr, Size]),
     call("set_mempolicy_home_node", &[Ptr, Size, Int, Flags]),
     call("set_robust_list", &[Ptr, Size]),
@@ -482,11 +487,11 @@ pub(super) static CALLS: &[Syscall] = &[
     call("vhangup", &[]),
     call("vm86", &[Int, Ptr]),
     call("vm86old", &[Ptr]),
-    moves("vmsplice", &[Fd, Ptr, Size, Flags], Write, Some(0), Iov { ptr: 1, count: 2 }),
+    moves("vmsplice", &[Fd, Ptr, Size, Flags], Pipe, Some(0), Iov { ptr: 1, count: 2 }),
     call("vserver", &[]),
     call("wait4", &[Pid, Ptr, Flags, Ptr]),
     call("waitid", &[Int, Pid, Ptr, Flags, Ptr]),
     call("waitpid", &[Pid, Ptr, Flags]),
-    moves("write", &[Fd, Ptr, Size], Write, Some(0), Buf { ptr: 1 }),
+    moves("write", &[Fd, Ptr, Size], Write, Some(0), Buf { ptr: 1, len: 2 }),
     moves("writev", &[Fd, Ptr, Size], Write, Some(0), Iov { ptr: 1, count: 2 }),
 ];

@@ -23,7 +23,7 @@ fn every_number_has_its_call() {
 
 #[test]
 fn every_call_is_used_and_sorted() {
-    for list in [calls::CALLS, i386::CALLS] {
+    for list in [calls::CALLS, i386::CALLS, x86_64::X32_CALLS] {
         assert!(list.is_sorted_by(|a, b| a.name < b.name));
         for call in list {
             assert!(Abi::ALL.iter().any(|&abi| by_name(abi, call.name).is_some()), "{}", call.name);
@@ -38,11 +38,9 @@ fn data_is_where_the_arguments_say() {
         let Some(io) = call.io else { continue };
         assert!(io.fd.is_none_or(|fd| call.args[usize::from(fd)] == Arg::Fd), "{}", call.name);
         let (ptr, len) = match io.data {
-            Data::Msg { ptr } | Data::Mmsg { ptr } => (ptr, None),
-            Data::Buf { ptr } => (ptr, Some(ptr + 1)),
-            Data::Whole { ptr, len } | Data::Text { ptr, len } | Data::Iov { ptr, count: len } => {
-                (ptr, Some(len))
-            }
+            Data::Msg { ptr } => (ptr, None),
+            Data::Buf { ptr, len } | Data::Whole { ptr, len } | Data::Msgbuf { ptr, len } => (ptr, Some(len)),
+            Data::Iov { ptr, count } | Data::Mmsg { ptr, count } => (ptr, Some(count)),
         };
         assert_eq!(call.args[usize::from(ptr)], Arg::Ptr, "{}", call.name);
         assert!(len.is_none_or(|len| call.args[usize::from(len)] == Arg::Size), "{}", call.name);
@@ -121,5 +119,70 @@ fn a_list_that_begins_with_not_starts_from_all() {
     assert_eq!(Calls::parse("!read,read").map(|c| c.to_string().is_empty()), Ok(false));
     for bad in ["", ",", "read,", "!", "!!read", "read write"] {
         assert!(Calls::parse(bad).is_err(), "{bad:?}");
+    }
+}
+
+fn of(abi: Abi, name: &str) -> &'static Syscall {
+    lookup(abi, by_name(abi, name).unwrap()).unwrap()
+}
+
+#[test]
+fn paths_stand_in_the_order_of_the_arguments_and_behind_commands() {
+    let paths = |name: &str, args: [u64; 6]| of(Abi::Linux, name).paths(&args).collect::<Vec<_>>();
+    let args = [1, 2, 3, 4, 5, 6];
+    assert_eq!(paths("rename", args), [Place::String(1), Place::String(2)]);
+    assert_eq!(paths("linkat", args), [Place::String(2), Place::String(4)]);
+    assert_eq!(paths("symlinkat", args), [Place::String(1), Place::String(3)]);
+    assert_eq!(paths("connect", args), [Place::Sockaddr { addr: 2, len: 3 }]);
+    assert_eq!(paths("sendto", args), [Place::Sockaddr { addr: 5, len: 6 }]);
+    assert_eq!(paths("sendmsg", args), [Place::Msg(2)]);
+    assert_eq!(paths("sendmmsg", args), [Place::Mmsg { addr: 2, count: 3 }]);
+    for name in ["recvmsg", "recvmmsg", "recvfrom", "accept", "read", "bpf", "fsconfig", "getxattrat"] {
+        let path: &[Place] = if name == "getxattrat" { &[Place::String(2)] } else { &[] };
+        assert_eq!(paths(name, args), path, "{name}");
+    }
+    for (command, path) in [(3, true), (4, true), (1, false), (5, false), (1 << 32 | 3, true)] {
+        let found = paths("fsconfig", [9, command, 2, 3, 4, 5]);
+        assert_eq!(found == [Place::String(3)], path, "{command}");
+    }
+    assert_eq!(paths("quotactl", [0x80_0002 << 8 | 1, 2, 3, 4, 0, 0]), [Place::String(2), Place::String(4)]);
+    assert_eq!(paths("quotactl", [0x80_0003 << 8 | 1, 2, 3, 4, 0, 0]), [Place::String(2)]);
+    for (command, path) in [(5, false), (6, true), (7, true), (8, false)] {
+        assert_eq!(paths("bpf", [command, 2, 3, 0, 0, 0]) == [Place::Pointer(2)], path, "{command}");
+    }
+}
+
+#[test]
+fn a_multiplexer_stands_for_other_calls() {
+    let call = |name: &str, args: [u64; 6], memory: &[u64]| {
+        let words = |addr: u64, count: usize| {
+            assert_eq!(addr, 0x1000);
+            memory.iter().copied().take(count).collect()
+        };
+        multiplexed(of(Abi::Linux32, name), &args, words).map(|(call, args)| (call.name, args))
+    };
+    let socket = |which, memory: &[u64]| call("socketcall", [which, 0x1000, 9, 9, 9, 9], memory);
+    assert_eq!(socket(3, &[1, 2, 3, 4]), Some(("connect", [1, 2, 3, 0, 0, 0])));
+    assert_eq!(socket(9, &[1, 2, 3, 4, 5, 6]), Some(("sendto", [1, 2, 3, 4, 0, 0])));
+    assert_eq!(socket(12, &[1, 2, 3, 4, 5, 6]), Some(("recvfrom", [1, 2, 3, 4, 5, 6])));
+    assert_eq!(socket(20, &[1, 2, 3, 4, 5]), Some(("sendmmsg", [1, 2, 3, 4, 0, 0])));
+    assert_eq!(socket(12, &[1, 2, 3, 4, 5]), None, "not all of them can be read");
+    for which in [0, 21, u64::MAX] {
+        assert_eq!(socket(which, &[]), None);
+    }
+    let ipc = |which, memory: &[u64]| call("ipc", [which, 2, 3, 4, 0x1000, 6], memory);
+    assert_eq!(ipc(11, &[]), Some(("msgsnd", [2, 0x1000, 3, 4, 0, 0])));
+    assert_eq!(ipc(12, &[7, 8]), Some(("msgrcv", [2, 7, 3, 8, 4, 0])));
+    assert_eq!(ipc(1 << 16 | 12, &[]), Some(("msgrcv", [2, 0x1000, 3, 6, 4, 0])));
+    assert_eq!(ipc(12, &[7]), None);
+    assert_eq!(ipc(1, &[]), None, "semop moves no data");
+    assert_eq!(call("read", [0; 6], &[]), None);
+}
+
+/// x32 takes an offset whole, i386 in two halves.
+#[test]
+fn offsets_are_as_the_abi_passes_them() {
+    for (name, counts) in [("preadv", [5, 5, 4]), ("pwritev2", [6, 6, 5]), ("pread64", [4, 5, 4])] {
+        assert_eq!(Abi::ALL.map(|abi| of(abi, name).args.len()), counts, "{name}");
     }
 }

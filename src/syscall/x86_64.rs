@@ -2,6 +2,11 @@
 //!
 //! From `arch/x86/entry/syscalls/syscall_64.tbl`.
 
+use super::Arg::{Fd, Flags, Off, Ptr, Size};
+use super::Data::Iov;
+use super::Dir::{Read, Write};
+use super::{Syscall, moves};
+
 /// Numbers from the first on, without a gap within a row.
 pub(super) const NUMBERS: &[(usize, &str)] = &[
     (0, "read write open close stat fstat lstat poll lseek mmap"),
@@ -80,4 +85,13 @@ pub(super) const X32: &[(usize, &str)] = &[
     (530, "set_robust_list get_robust_list vmsplice move_pages preadv pwritev rt_tgsigqueueinfo recvmmsg"),
     (538, "sendmmsg process_vm_readv"),
     (540, "process_vm_writev setsockopt getsockopt io_setup io_submit execveat preadv2 pwritev2"),
+];
+
+/// Calls that take other arguments in x32: an offset is whole (`compat_sys_preadv64` and its like). Sorted by name; to be
+/// looked at before those that all ABIs share.
+pub(super) static X32_CALLS: &[Syscall] = &[
+    moves("preadv", &[Fd, Ptr, Size, Off], Read, Some(0), Iov { ptr: 1, count: 2 }),
+    moves("preadv2", &[Fd, Ptr, Size, Off, Flags], Read, Some(0), Iov { ptr: 1, count: 2 }),
+    moves("pwritev", &[Fd, Ptr, Size, Off], Write, Some(0), Iov { ptr: 1, count: 2 }),
+    moves("pwritev2", &[Fd, Ptr, Size, Off, Flags], Write, Some(0), Iov { ptr: 1, count: 2 }),
 ];

@@ -78,3 +78,44 @@ fn r06_data_is_taken_iovec_by_iovec_a_page_at_a_time_and_only_what_was_moved() {
         "all chunks of a call carry one time"
     );
 }
+
+/// What a program of data.c says must be seen, and what is seen: direction, descriptor and bytes of each piece.
+fn data(program: &str, which: &str) -> (Vec<String>, Vec<String>) {
+    let mount = Mount::new();
+    let mut tracee = Tracee::start(program, &[]);
+    mount.set(tracee.pid(), "set genio size=16M");
+    let mut trace = mount.trace(tracee.pid());
+    // More than a pipe holds.
+    let mut stdout = tracee.running.0.stdout.take().unwrap();
+    let printed = std::thread::spawn(move || std::io::read_to_string(&mut stdout).unwrap());
+    tracee.say(which);
+    let said = |rec: &Rec| match rec.body() {
+        Body::Genio { fd, write, data } => {
+            let hex: String = data.iter().map(|b| format!("{b:02x}")).collect();
+            Some(format!("{} {fd} {hex}", if write { 'w' } else { 'r' }))
+        }
+        _ => None,
+    };
+    let mut seen: Vec<String> = trace.rest().iter().filter_map(said).collect();
+    let expected: Vec<String> = printed.join().unwrap().lines().map(str::to_owned).collect();
+    // The first is the byte that it waited for, the last what it has printed.
+    seen.remove(0);
+    seen.truncate(expected.len());
+    (expected, seen)
+}
+
+#[test]
+fn each_call_that_moves_data_shows_all_of_it() {
+    need!("fuse", "ptrace", "ia32");
+    for program in ["data", "data32"] {
+        for which in ["x", "e"] {
+            let (expected, seen) = data(program, which);
+            assert!(!expected.iter().any(|line| line.starts_with("wrong")), "{program}: {expected:?}");
+            assert!(expected.len() > 4, "{program}");
+            for (at, (expected, seen)) in expected.iter().zip(&seen).enumerate() {
+                assert_eq!(seen, expected, "{program} {which}, piece {at}");
+            }
+            assert_eq!(seen.len(), expected.len(), "{program} {which}");
+        }
+    }
+}

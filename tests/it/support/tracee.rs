@@ -8,6 +8,10 @@ use std::sync::{Mutex, OnceLock};
 
 use super::Running;
 
+/// Programs that need no C library (bare.h).
+const BARE: &[&str] = &["data"];
+const NO_LIBRARY: &[&str] = &["-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-stack-protector"];
+
 /// Compiles a program of tests/tracee once in a run.
 pub(crate) fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
@@ -17,14 +21,25 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 fn build(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracee").join(format!("{name}.c"));
+    // One that needs no C library makes a 32-bit program too: `data32` of data.c.
+    let (stem, bits) = match name.strip_suffix("32") {
+        Some(stem) if BARE.contains(&stem) => (stem, 32),
+        _ => (name, 64),
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tracee").join(format!("{stem}.c"));
     let program =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tracee-{}-{name}", std::process::id()));
-    let flags: &[&str] = match name {
+    let mut flags = Vec::new();
+    match name {
+        _ if BARE.contains(&stem) => flags.extend(["-fno-builtin"].iter().chain(NO_LIBRARY)),
         // No 32-bit C library is needed for these few calls.
-        "i386" | "naps32" => &["-m32", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-fno-stack-protector"],
-        _ => &["-pthread"],
-    };
+        "i386" | "naps32" => flags.extend(["-m32"].iter().chain(NO_LIBRARY)),
+        _ => flags.push("-pthread"),
+    }
+    if bits == 32 {
+        // Where Debian has the kernel's headers.
+        flags.extend(["-m32", "-idirafter", "/usr/include/x86_64-linux-gnu"]);
+    }
     let mut cc = Command::new("cc");
     cc.arg(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"));
     cc.args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).args(flags).arg(source);
@@ -57,8 +72,12 @@ impl Tracee {
         let running = Running::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let tracee = Tracee { running };
         super::wait_for("the tracee to wait for its start", || {
-            let call = std::fs::read_to_string(format!("/proc/{}/syscall", tracee.pid()));
-            call.is_ok_and(|call| call.starts_with("0 0x0 "))
+            let threads = std::fs::read_dir(format!("/proc/{}/task", tracee.pid())).into_iter().flatten();
+            threads.flatten().any(|thread| {
+                let call = std::fs::read_to_string(thread.path().join("syscall"));
+                // read(2) of 64 and of 32 bits.
+                call.is_ok_and(|call| call.starts_with("0 0x0 ") || call.starts_with("3 0x0 "))
+            })
         });
         tracee
     }
