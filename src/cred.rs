@@ -133,6 +133,10 @@ fn linux_allows(caller: &Creds, capable: bool, pid: i32, yama: Option<u8>) -> Re
             _ => "Linux does not let the caller look into it (it is not dumpable, or its ids differ)",
         }));
     }
+    // What the kernel asks beyond the ids (`cap_ptrace_access_check`): the ids of a namespace are worth nothing outside.
+    if !capable && !in_one_namespace(caller.tgid, pid) {
+        return Err(denied("it is in another user namespace than the caller"));
+    }
     let descends = || descends(caller.tgid, pid);
     yama.map_or(Ok(()), |scope| yama_allows(scope, capable, descends).map_err(denied))
 }
@@ -168,10 +172,6 @@ fn descends(ancestor: i32, pid: i32) -> bool {
 /// True where the user namespace of `caller` is that of `pid` or an ancestor of it: there its capabilities count
 /// (user_namespaces(7)).
 fn rules_over(caller: i32, pid: i32) -> bool {
-    let same = |a: &File, b: &File| match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    };
     let Ok(ours) = user_namespace(caller) else { return false };
     let Ok(mut at) = user_namespace(pid) else { return false };
     while !same(&ours, &at) {
@@ -181,6 +181,18 @@ fn rules_over(caller: i32, pid: i32) -> bool {
         }
     }
     true
+}
+
+/// True where both are in the same user namespace.
+fn in_one_namespace(a: i32, b: i32) -> bool {
+    matches!((user_namespace(a), user_namespace(b)), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+fn same(a: &File, b: &File) -> bool {
+    match (a.metadata(), b.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 fn user_namespace(pid: i32) -> std::io::Result<File> {

@@ -9,6 +9,7 @@
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
 //! | [`moves`] | every call that takes a path or moves data shows it |
+//! | [`permission`] | who may, over real credentials, beside what the kernel says |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
 //! | [`rules`] | rules that only a real process proves, and recursion |
 //! | [`switches`] | context switches, and not those that tracing makes |
@@ -25,6 +26,7 @@ mod hazards;
 mod launch;
 mod live;
 mod moves;
+mod permission;
 mod refusals;
 mod rules;
 mod support;
