@@ -134,7 +134,7 @@ fn linux_allows(caller: &Creds, capable: bool, pid: i32, yama: Option<u8>) -> Re
         }));
     }
     // What the kernel asks beyond the ids (`cap_ptrace_access_check`): the ids of a namespace are worth nothing outside.
-    if !capable && !in_one_namespace(caller.tgid, pid) {
+    if !capable && in_other_namespaces(caller.tgid, pid) {
         return Err(denied("it is in another user namespace than the caller"));
     }
     let descends = || descends(caller.tgid, pid);
@@ -183,9 +183,17 @@ fn rules_over(caller: i32, pid: i32) -> bool {
     true
 }
 
-/// True where both are in the same user namespace.
-fn in_one_namespace(a: i32, b: i32) -> bool {
-    matches!((user_namespace(a), user_namespace(b)), (Ok(a), Ok(b)) if same(&a, &b))
+/// True where the two are in different user namespaces: by the namespaces themselves, where a daemon without privilege
+/// may not see them by their maps of ids, which everybody may read.
+fn in_other_namespaces(a: i32, b: i32) -> bool {
+    match (user_namespace(a), user_namespace(b)) {
+        (Ok(a), Ok(b)) => !same(&a, &b),
+        _ => {
+            let maps =
+                |pid: i32| ["uid_map", "gid_map"].map(|map| fs::read(format!("/proc/{pid}/{map}")).ok());
+            maps(a) != maps(b)
+        }
+    }
 }
 
 fn same(a: &File, b: &File) -> bool {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`documents`] | the session of the README works, tests named as proofs exist |
 //! | [`blocked`] | policy block holds up its process and nobody else |
+//! | [`control`] | commands on processes that do not stand still; after an accident |
 //! | [`drain`] | `fd=` and `ktrace -f FILE`: the records go to the caller's descriptor |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
@@ -20,6 +21,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets a surprise has failed")]
 
 mod blocked;
+mod control;
 mod documents;
 mod drain;
 mod hazards;
