@@ -213,7 +213,10 @@ pub(super) fn outlive(signals: &Signals, mut child: Child) -> Result<std::proces
                 continue;
             }
         }
-        return child.wait().map_err(|_| Signal::SIGTERM);
+        let status = child.wait().map_err(|_| Signal::SIGTERM);
+        // The keyboard's were the command's, also one that came last: left here it would be ours in a moment.
+        while signals.next().is_some() {}
+        return status;
     }
 }
 
