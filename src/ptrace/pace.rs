@@ -29,6 +29,15 @@ const PATIENCE: u32 = 4;
 const PATIENCE_MAX: u32 = 1024;
 /// And after one that was a success.
 const PATIENCE_WON: u32 = 64;
+/// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
+const SPARE_CPUS: f64 = 0.5;
+const SPARE_FOR: Duration = Duration::from_millis(50);
+/// A round trip of this length may be one in which we were kept from our cpu, and this is how long makes it sure.
+const LONG_NS: u64 = 2_000_000;
+const STARVED_NS: u64 = 1_000_000;
+/// How long nothing is tried after that: at first, and at most. Doubled each time.
+const SHY: Duration = Duration::from_secs(10);
+const SHY_MAX: Duration = Duration::from_secs(600);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
 
@@ -60,6 +69,12 @@ pub(super) struct Pace {
     near: Option<usize>,
     /// When it was last judged.
     judged: Instant,
+    /// When the cpus were last looked at, and how long they had been idle then, all together.
+    looked: (Instant, Duration),
+    /// How long this thread has waited for a cpu, since the start.
+    delay_ns: u64,
+    /// Nothing is tried before; and for how long, the next time.
+    shy: (Instant, Duration),
 }
 
 impl Pace {
@@ -69,18 +84,58 @@ impl Pace {
         let several =
             |cpus: &CpuSet| (0..CpuSet::count()).filter(|&cpu| cpus.is_set(cpu) == Ok(true)).count() > 1;
         let cpus = sched_getaffinity(Pid::from_raw(0)).ok().filter(|cpus| may_return && several(cpus));
-        Pace { judge: Judge::new(), cpus, near: None, judged: Instant::now() }
+        let now = Instant::now();
+        Pace {
+            judge: Judge::new(),
+            cpus,
+            near: None,
+            judged: now,
+            looked: (now, idle().unwrap_or_default()),
+            delay_ns: 0,
+            shy: (now, SHY),
+        }
     }
 
     /// A thread was resumed from a call's entry and has come to its exit after `ns`.
     pub(super) fn round_trip(&mut self, tid: i32, ns: u64) {
-        if self.cpus.is_some() && self.judge.take(ns) {
+        if self.cpus.is_none() {
+            return;
+        }
+        if self.near.is_some() && ns > LONG_NS && self.starved() {
+            self.shy = (Instant::now() + self.shy.1, (self.shy.1 * 2).min(SHY_MAX));
+            self.judge = Judge::new();
+            return self.leave();
+        }
+        if self.judge.take(ns) {
             self.judged = Instant::now();
-            match self.judge.way {
-                Way::Free => self.leave(),
-                Way::Near => self.follow(tid),
+            let near = self.judge.way == Way::Near;
+            if near && self.near.is_none() && !self.may_try() {
+                self.judge.put_off();
+            } else if near {
+                self.follow(tid);
+            } else {
+                self.leave();
             }
         }
+    }
+
+    /// Whether there is a cpu to spare: where others want them all, near would be the worst of places.
+    fn may_try(&mut self) -> bool {
+        let (since, before) = self.looked;
+        let passed = since.elapsed();
+        if passed < SPARE_FOR {
+            return false;
+        }
+        let Some(now) = idle() else { return false };
+        self.looked = (Instant::now(), now);
+        let spare = now.saturating_sub(before).as_secs_f64() / passed.as_secs_f64();
+        spare >= SPARE_CPUS && self.shy.0 <= Instant::now()
+    }
+
+    /// Whether this thread has waited for its cpu since it was asked last.
+    fn starved(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.delay_ns, run_delay());
+        self.delay_ns.saturating_sub(before) > STARVED_NS
     }
 
     /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free.
@@ -109,6 +164,7 @@ impl Pace {
         let held = one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok();
         if held && (self.near.is_some() || sys::run_idle(true)) {
             self.near = Some(cpu);
+            self.delay_ns = run_delay();
         } else {
             self.near = Some(cpu);
             self.leave();
@@ -121,6 +177,20 @@ impl Pace {
 fn cpu_of(tid: i32) -> Option<usize> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(36)?.parse().ok()
+}
+
+/// Nanoseconds that this thread was ready to run and had no cpu: the second number of /proc/thread-self/schedstat.
+fn run_delay() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// How long all cpus together had nothing to do, since the start: the fourth number of /proc/stat, in hundredths of a
+/// second (proc_stat(5)).
+fn idle() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let ticks: u64 = text.lines().next()?.split_whitespace().nth(4)?.parse().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// The judgement alone, without a thread.
@@ -154,6 +224,13 @@ impl Judge {
         self.on_trial = false;
         self.patience = PATIENCE_MAX;
         self.wait = PATIENCE_MAX;
+    }
+
+    /// It is no time for a trial.
+    fn put_off(&mut self) {
+        self.way = Way::Free;
+        self.on_trial = false;
+        self.wait = self.patience;
     }
 
     fn turn(&mut self) {
