@@ -41,6 +41,8 @@ pub struct Creds {
     pub groups: Vec<u32>,
     /// Effective capabilities, one bit each (capabilities(7)).
     pub caps: u64,
+    /// No program gives it more than it has (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privs: bool,
 }
 
 /// `CAP_SYS_PTRACE` of capabilities(7).
@@ -69,6 +71,7 @@ impl Creds {
             gid: ids("Gid:")?,
             groups: numbers("Groups:")?,
             caps: u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?,
+            no_new_privs: field("NoNewPrivs:").is_some_and(|set| set.trim() == "1"),
         })
     }
 
@@ -205,6 +208,17 @@ fn same(a: &File, b: &File) -> bool {
 
 fn user_namespace(pid: i32) -> std::io::Result<File> {
     File::open(format!("/proc/{pid}/ns/user"))
+}
+
+/// Whether the memory of a process that this user traces may be shown to it: Linux shows a tracer without CAP_SYS_PTRACE
+/// none that is not dumpable (`ptrace_access_vm` of the kernel's kernel/ptrace.c), be it by prctl(2), by new ids, or by a
+/// program that the user may execute and not read. False where the process is gone.
+pub fn sees_memory(uid: u32, pid: i32) -> bool {
+    match uid {
+        // What is not dumpable is root's in /proc: of root without the capability that says nothing.
+        0 => Creds::of(pid).and_then(|it| reads_environ(&it, pid)).unwrap_or(false),
+        _ => fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.uid() == uid),
+    }
 }
 
 /// Whether the caller could open /proc/pid/environ, by its ids alone: the kernel's own answer to who may look into a

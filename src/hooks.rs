@@ -162,9 +162,7 @@ impl Recorder {
 /// At an exec, before any record of the new program: false where tracing of the process ends, because the exec gave it
 /// privilege and the trace is not root's, flag and file (R23). `secure` says that ids or capabilities have changed.
 pub fn exec(proc: &Proc, trace: &Trace, secure: bool) -> bool {
-    // Root may have joined a user's trace file, and that user reads it.
-    let roots = trace.root && trace.sink().owner() == 0;
-    if secure && !roots {
+    if secure && !trace.is_roots() {
         log::info!("process {}: a set-id program was executed, tracing stopped", proc.id.pid);
         return false;
     }

@@ -245,6 +245,11 @@ impl Trace {
         self.writer.sink()
     }
 
+    /// True where it is root's, flag and file: root may have joined a user's trace file, and that user reads it.
+    pub fn is_roots(&self) -> bool {
+        self.root && self.sink().owner() == 0
+    }
+
     /// The same into the same file, for an inheriting child.
     pub fn inherited(&self) -> Trace {
         Trace {

@@ -88,6 +88,7 @@ impl Ktrace {
         } else {
             let aim = Aim::new(file, named)?;
             let found = self.each(aim, false, |id| {
+                self.may(caller, id)?;
                 if let Some(sink) = self.procs.get(id).and_then(|p| p.sink())
                     && !sinks.iter().any(|s| Arc::ptr_eq(s, &sink))
                 {

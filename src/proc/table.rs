@@ -25,6 +25,8 @@ pub struct Proc {
     /// Set while somebody wants it let go: then nothing waits for a reader on its behalf.
     releasing: AtomicBool,
     abi: AtomicU8,
+    /// Its memory may not be shown to the owner of its trace.
+    opaque: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -124,6 +126,7 @@ impl Proc {
             changing: Mutex::new(()),
             releasing: AtomicBool::new(false),
             abi: AtomicU8::new(0),
+            opaque: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -208,6 +211,16 @@ impl Proc {
     /// Notes the ABI.
     pub fn set_abi(&self, abi: Abi) {
         self.abi.store(abi as u8, Ordering::Relaxed);
+    }
+
+    /// True while its memory may not be shown to the owner of its trace.
+    pub fn is_opaque(&self) -> bool {
+        self.opaque.load(Ordering::Relaxed)
+    }
+
+    /// Says whether its memory may be shown; gives what was so before.
+    pub fn set_opaque(&self, opaque: bool) -> bool {
+        self.opaque.swap(opaque, Ordering::Relaxed)
     }
 
     /// An open that waits for the first sink.

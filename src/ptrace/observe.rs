@@ -16,6 +16,7 @@ use super::stop::Stopped;
 use super::switches::{Event, Switches};
 use super::task::{Call, Task, at, now};
 use super::{Shared, restart, setid, sys};
+use crate::cred;
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
@@ -45,6 +46,10 @@ pub(super) enum Resume {
     /// Tracing of the process ends here.
     Abandon,
 }
+
+/// What a stream says where a process becomes undumpable, and where it is dumpable again.
+const HIDDEN: &str = "paths and data are not shown: the process is not dumpable";
+const SHOWN: &str = "paths and data are shown again";
 
 /// Turns stops into records. One per tracer thread.
 pub(super) struct Observer {
@@ -121,7 +126,7 @@ impl Observer {
         self.door(&task.proc, at);
         let count = known.map_or(call.args.len(), |k| k.args.len());
         self.recorder.syscall(at, number as i32, &call.args[..count]);
-        if trace.facs.contains(Facs::NAMEI) {
+        if trace.facs.contains(Facs::NAMEI) && !task.proc.is_opaque() {
             self.namei.record(&mut self.recorder, at, Memory::of(stopped.tid(), abi), &call);
         }
         Resume::Enter
@@ -163,15 +168,20 @@ impl Observer {
     fn over(&mut self, task: &mut Task, time: Time, result: i64) {
         task.sleep = None;
         let Some(call) = task.call.take() else { return };
-        let Some(trace) = task.trace.clone().filter(|_| call.wanted) else { return };
         let name = call.known.map_or("", |k| k.name);
+        if setid::changes_access(name)
+            && let Some(trace) = &task.trace
+        {
+            self.look(&task.proc, at(trace, &task.stamp(time), call.abi));
+        }
+        let Some(trace) = task.trace.clone().filter(|_| call.wanted) else { return };
         if name == "prctl" && result == 0 && call.args[0] == libc::PR_SET_NAME as u64 {
             task.refresh_comm();
         }
         let stamp = task.stamp(time);
         let at = at(&trace, &stamp, call.abi);
         self.door(&task.proc, at);
-        if trace.facs.contains(Facs::GENIO) && result >= 0 {
+        if trace.facs.contains(Facs::GENIO) && result >= 0 && !task.proc.is_opaque() {
             self.genio.record(&mut self.recorder, at, task, &call, result as u64);
         }
         self.recorder.sysret(at, call.number as i32, result);
@@ -284,8 +294,17 @@ impl Observer {
             Stamp { time: now(), pid, tid: pid, comm: super::task::comm_of(pid, pid).unwrap_or_default() };
         let at = at(trace, &stamp, proc.abi());
         self.recorder.emul(at);
+        self.look(proc, at);
         if !is_new && !trace.facs.contains(Facs::EMUL) {
             self.recorder.note(at, &format!("set {}", trace.facs));
+        }
+    }
+
+    /// Sees whether the memory of a process may be shown to whom its trace belongs to, and says so where that has changed.
+    fn look(&mut self, proc: &Proc, at: At<'_>) {
+        let opaque = !at.trace.is_roots() && !cred::sees_memory(at.trace.sink().owner(), proc.id.pid);
+        if proc.set_opaque(opaque) != opaque {
+            self.recorder.note(at, if opaque { HIDDEN } else { SHOWN });
         }
     }
 
@@ -295,6 +314,10 @@ impl Observer {
         let at = at(trace, &stamp, abi);
         let pid = task.pid;
         self.recorder.emul(at);
+        self.look(&task.proc, at);
+        if task.proc.is_opaque() {
+            return;
+        }
         if trace.facs.contains(Facs::EXEC_ARG) {
             strings(pid, "cmdline", |arg| self.recorder.exec_arg(at, arg));
         }

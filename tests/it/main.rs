@@ -13,6 +13,7 @@
 //! | [`permission`] | who may, over real credentials, beside what the kernel says |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
 //! | [`rules`] | rules that only a real process proves, and recursion |
+//! | [`set_id`] | privilege and hidden memory do not reach a user's trace |
 //! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
 //! | [`utrace`] | records that programs make of themselves |
@@ -31,6 +32,7 @@ mod moves;
 mod permission;
 mod refusals;
 mod rules;
+mod set_id;
 mod support;
 mod switches;
 mod tidy;

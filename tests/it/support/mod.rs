@@ -3,6 +3,7 @@
 pub(crate) mod mount;
 pub(crate) mod stream;
 pub(crate) mod tracee;
+pub(crate) mod user;
 
 use std::env;
 use std::fs::File;

@@ -1,0 +1,31 @@
+//! Which programs give privilege.
+
+use super::*;
+
+#[test]
+fn a_script_names_its_interpreter() {
+    for (line, name) in [
+        (&b"#!/bin/sh\n"[..], Some(&b"/bin/sh"[..])),
+        (b"#! \t/usr/bin/env python3\nprint()", Some(b"/usr/bin/env")),
+        (b"#!bin/sh", Some(b"bin/sh")),
+        (b"#!\n/bin/sh", None),
+        (b"#!  \n", None),
+        (b"#!/bin/\0sh", Some(b"/bin/")),
+        (b"\x7fELF", None),
+        (b"", None),
+    ] {
+        assert_eq!(named(line).as_deref(), name, "{line:?}");
+    }
+}
+
+#[test]
+fn the_calls_that_change_what_may_be_seen() {
+    let all =
+        ["setuid", "setgid32", "setresuid", "setfsgid", "setreuid32", "prctl", "capset", "unshare", "setns"];
+    assert!(all.iter().all(|name| changes_access(name)));
+    assert!(
+        !["setsid", "setpgid", "setitimer", "set_robust_list", "getuid", ""]
+            .iter()
+            .any(|n| changes_access(n))
+    );
+}

@@ -1,0 +1,43 @@
+//! Commands as other users, by setpriv(1).
+
+use std::process::Command;
+
+use super::mount::Mount;
+use super::output;
+
+/// Ids that nobody on this machine has.
+pub(crate) const A: u32 = 61_001;
+pub(crate) const B: u32 = 61_002;
+pub(crate) const OTHER: u32 = 61_009;
+/// Before a command that user A makes.
+pub(crate) const AS_A: &str = "setpriv --reuid=$A --regid=$A --clear-groups";
+
+/// The command that these words begin; `$A`, `$B` and `$O` stand for the ids.
+pub(crate) fn under(line: &str) -> Command {
+    let line =
+        line.replace("$A", &A.to_string()).replace("$B", &B.to_string()).replace("$O", &OTHER.to_string());
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("env"));
+    command.args(words);
+    command
+}
+
+/// Whether this caller can set the process, by the root's `ctl`, and what is said if not.
+pub(crate) fn sets(mount: &Mount, caller: &str, pid: i32) -> Result<(), String> {
+    let script = "echo \"set namei pid=$1\" > \"$0/ctl\" || { cat \"$0/error_log\" >&2; exit 1; }";
+    let mut command = under(caller);
+    let out = output(command.args(["bash", "-p", "-c", script]).arg(mount.point()).arg(pid.to_string()));
+    match out.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+    }
+}
+
+/// Carries a command out that must succeed.
+pub(crate) fn set(mount: &Mount, caller: &str, pid: i32, line: &str) {
+    let mut command = under(caller);
+    let script = "echo \"$2\" > \"$0/$1/ctl\"";
+    let out =
+        output(command.args(["bash", "-p", "-c", script]).arg(mount.point()).args([&pid.to_string(), line]));
+    assert!(out.status.success(), "{line}: {out:?}\n{}", mount.read("error_log"));
+}
