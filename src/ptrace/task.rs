@@ -182,6 +182,8 @@ pub(super) struct Group {
     pub(super) threads: HashSet<i32>,
     /// Who waits for a change to be in force, and for which threads.
     pub(super) changes: Vec<Pending>,
+    /// Threads were seized since all of them were last looked at: each may have been making another one (hazard 2).
+    pub(super) unsure: bool,
 }
 
 /// A change that is not in force in all threads yet.
@@ -192,6 +194,10 @@ pub(super) struct Pending {
 }
 
 impl Group {
+    pub(super) fn new(proc: Arc<Proc>, meter: Arc<Meter>, trace: Option<Arc<Trace>>) -> Group {
+        Group { proc, meter, trace, threads: HashSet::new(), changes: Vec::new(), unsure: false }
+    }
+
     /// A thread more.
     pub(super) fn enter(&mut self, tid: i32) {
         self.threads.insert(tid);
@@ -211,14 +217,22 @@ impl Group {
 
     /// The thread has stopped since, or is gone.
     pub(super) fn settled(&mut self, tid: i32) {
-        self.changes.retain_mut(|pending| {
+        for pending in &mut self.changes {
             pending.left.remove(&tid);
-            if pending.left.is_empty() {
-                // Who waited may have given up.
-                let _ = pending.in_force.try_send(());
-            }
-            !pending.left.is_empty()
-        });
+        }
+    }
+
+    /// True where nothing is left of a change that somebody waits for.
+    pub(super) fn is_due(&self) -> bool {
+        self.changes.iter().any(|pending| pending.left.is_empty())
+    }
+
+    /// Says so to whom waits.
+    pub(super) fn tell(&mut self) {
+        for pending in self.changes.extract_if(.., |pending| pending.left.is_empty()) {
+            // Who waited may have given up.
+            let _ = pending.in_force.try_send(());
+        }
     }
 }
 

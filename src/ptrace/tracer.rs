@@ -286,10 +286,12 @@ impl Tracer {
     /// A thread has stopped since whatever change somebody waits for.
     fn settled(&mut self, tid: i32) {
         let Some(task) = self.tasks.get(&tid).filter(|task| !task.interrupted) else { return };
-        if let Some(group) = self.groups.get_mut(&task.pid)
+        let pid = task.pid;
+        if let Some(group) = self.groups.get_mut(&pid)
             && !group.changes.is_empty()
         {
             group.settled(tid);
+            self.due(pid);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Attaching to all threads of a process, and letting them go.
 
+use std::fs;
+
 use super::*;
 use crate::error::Error;
 use crate::proc::{self, Stat};
@@ -13,13 +15,10 @@ impl Tracer {
         let pid = proc.id.pid;
         let shared = Arc::clone(&self.shared);
         let is_new = !self.groups.contains_key(&pid);
-        let group = self.groups.entry(pid).or_insert_with(|| Group {
-            proc: Arc::clone(proc),
-            meter: shared.meter_of(pid),
-            trace: None,
-            threads: HashSet::new(),
-            changes: Vec::new(),
-        });
+        let group = self
+            .groups
+            .entry(pid)
+            .or_insert_with(|| Group::new(Arc::clone(proc), shared.meter_of(pid), None));
         let had_calls = group.trace.as_ref().is_some_and(|t| needs_calls(t, shared.privileged));
         let wants_calls = needs_calls(&trace, shared.privileged);
         group.trace = Some(Arc::clone(&trace));
@@ -45,15 +44,37 @@ impl Tracer {
         let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
         let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
         let left: HashSet<i32> = group.threads.iter().filter(interrupted).copied().collect();
-        if left.is_empty() {
-            let _ = in_force.try_send(());
-        } else {
-            group.changes.push(Pending { left, in_force });
-        }
+        group.changes.push(Pending { left, in_force });
+        self.due(pid);
         Ok(())
     }
 
-    /// Hazard 2: seizes every thread, again until a pass finds none new.
+    /// Tells whom a change is in force for, once all it waited for have stopped. Before that, what they may have been making
+    /// while they were seized is seized too.
+    pub(super) fn due(&mut self, pid: i32) {
+        let privileged = self.shared.privileged;
+        loop {
+            let Some(group) = self.groups.get_mut(&pid).filter(|group| group.is_due()) else { return };
+            let known = group.threads.clone();
+            let interrupt = group.trace.as_ref().map(|trace| needs_calls(trace, privileged));
+            let (true, Some(interrupt)) = (std::mem::take(&mut group.unsure), interrupt) else {
+                return group.tell();
+            };
+            if self.seize_all(pid, interrupt).is_err() {
+                // It is gone, or another tracer came first: more there will not be.
+                return self.groups.get_mut(&pid).map_or((), Group::tell);
+            }
+            let Some(group) = self.groups.get_mut(&pid) else { return };
+            let is_held = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
+            let new: HashSet<i32> = group.threads.difference(&known).filter(is_held).copied().collect();
+            for pending in group.changes.iter_mut().filter(|pending| pending.left.is_empty()) {
+                pending.left.clone_from(&new);
+            }
+        }
+    }
+
+    /// Hazard 2: seizes every thread, again until a pass finds none new. One that is making another at this moment can make
+    /// it without us: it is interrupted, and they are looked for again when it has stopped ([`Tracer::due`]).
     fn seize_all(&mut self, pid: i32, interrupt: bool) -> Result<()> {
         loop {
             let mut found = false;
@@ -66,15 +87,15 @@ impl Tracer {
                         found = true;
                         let Some(group) = self.groups.get_mut(&pid) else { return Err(Error::Gone { pid }) };
                         group.enter(tid);
+                        group.unsure = true;
                         let comm = comm_of(pid, tid).unwrap_or_default();
                         let mut task = Task::new(thread, tid, group, comm);
-                        if interrupt {
+                        if interrupt || may_clone(tid) {
                             task.interrupt();
                         }
                         self.tasks.insert(tid, task);
                     }
-                    Err(Errno::ESRCH) => {}
-                    Err(errno) => refused(pid, tid, errno)?,
+                    Err(errno) => found |= refused(pid, tid, errno)?,
                 }
             }
             if !found {
@@ -94,6 +115,7 @@ impl Tracer {
         match self.groups.get_mut(&pid) {
             Some(group) if !group.threads.is_empty() => {
                 group.changes.push(Pending { left: group.threads.clone(), in_force });
+                self.due(pid);
             }
             _ => {
                 let _ = in_force.try_send(());
@@ -108,6 +130,7 @@ impl Tracer {
             group.leave(tid);
         }
         self.drop_if_empty(task.pid);
+        self.due(task.pid);
     }
 
     /// Forgets a process without traced threads.
@@ -119,11 +142,24 @@ impl Tracer {
     }
 }
 
-/// Why a thread cannot be seized; nothing where that is no failure of the whole.
-fn refused(pid: i32, tid: i32, errno: Errno) -> Result<()> {
-    // A leader that has exited before its threads is there, but cannot be traced.
-    if Stat::of(tid).is_ok_and(|stat| stat.has_exited()) {
-        return Ok(());
+/// False where a thread sleeps in a call that makes no thread.
+fn may_clone(tid: i32) -> bool {
+    /// clone(2) and clone3(2) of x86-64 and i386.
+    const CLONES: [&str; 3] = ["56", "435", "120"];
+    let call = fs::read_to_string(format!("/proc/{tid}/syscall")).unwrap_or_default();
+    let number = call.split_ascii_whitespace().next().filter(|number| number.parse::<u32>().is_ok());
+    number.is_none_or(|number| CLONES.contains(&number))
+}
+
+/// Why a thread cannot be seized; where that is no failure of the whole, whether it may have left another one behind that
+/// we have not seen.
+fn refused(pid: i32, tid: i32, errno: Errno) -> Result<bool> {
+    match Stat::of(tid) {
+        _ if errno == Errno::ESRCH => return Ok(true),
+        Err(_) => return Ok(true),
+        // A leader that has exited before its threads stays, and cannot be traced.
+        Ok(stat) if stat.has_exited() => return Ok(tid != pid),
+        Ok(_) => {}
     }
     match proc::tracer_of(tid) {
         0 if errno == Errno::EPERM => {
@@ -131,7 +167,7 @@ fn refused(pid: i32, tid: i32, errno: Errno) -> Result<()> {
         }
         0 => Err(Error::sys("PTRACE_SEIZE", pid, errno)),
         // Made by a thread of ours and attached by the kernel: its parent's event tells of it.
-        tracer if proc::tgid(tracer).ok() == i32::try_from(std::process::id()).ok() => Ok(()),
+        tracer if proc::tgid(tracer).ok() == i32::try_from(std::process::id()).ok() => Ok(false),
         tracer => Err(Error::Busy { pid, why: format!("process {tracer} traces it already").into() }),
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::hooks;
-use crate::proc;
+use crate::proc::{self, ProcTable};
 use crate::ptrace::stop::Traced;
 use crate::syscall::Abi;
 
@@ -30,10 +30,7 @@ impl Tracer {
                 let meter = self.shared.enter(child, &self.me);
                 self.observer.applied(&proc, &trace, true);
                 let trace = Some(trace);
-                self.groups.insert(
-                    child,
-                    Group { proc, meter, trace, threads: HashSet::new(), changes: Vec::new() },
-                );
+                self.groups.insert(child, Group::new(proc, meter, trace));
                 child
             }
         };
@@ -85,10 +82,11 @@ impl Tracer {
             if let Some(group) = self.groups.get_mut(&task.pid) {
                 group.leave(tid);
                 if group.threads.is_empty() {
-                    self.shared.procs.exit(&group.proc);
+                    ended(&self.shared.procs, &group.proc);
                 }
             }
             self.drop_if_empty(task.pid);
+            self.due(task.pid);
         }
         self.adopt_orphans();
     }
@@ -143,6 +141,18 @@ impl Tracer {
         task.proc.set_abi(auxv.abi);
         self.observer.executed(task, &trace, auxv.abi);
         self.resume(stopped, 0);
+    }
+}
+
+/// The last traced thread of a process is gone.
+fn ended(procs: &ProcTable, proc: &Proc) {
+    match proc.id.check() {
+        Err(_) => procs.exit(proc),
+        // Its other threads were let go before.
+        Ok(_) if proc.trace().is_none() => {}
+        // What is left cannot be traced (CLONE_UNTRACED).
+        Ok(_) if proc.is_releasing() => {}
+        Ok(_) => proc.set_trace(None),
     }
 }
 

@@ -231,6 +231,35 @@ fn hazard_02_every_thread_is_attached_while_threads_are_made() {
 }
 
 #[test]
+fn hazard_02_no_chain_of_threads_escapes_an_attach() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let churn = Running::spawn(&mut Command::new(crate::support::tracee::program("churn")));
+    let pid = churn.pid();
+    // Chains that are not traced go on without us for ever.
+    let untraced = || {
+        let mut threads = ktrace::proc::threads(pid).unwrap();
+        threads.retain(|&tid| {
+            // Two looks: one that was made a moment ago is attached before it runs, not before it can be seen.
+            let traced = || ktrace::proc::tracer_of(tid) != 0;
+            let lives = || ktrace::proc::Stat::of(tid).is_ok_and(|stat| !stat.has_exited());
+            !traced() && lives() && !traced() && lives()
+        });
+        threads
+    };
+    for _ in 0..6 {
+        mount.set(pid, "set psig\n");
+        for _ in 0..10 {
+            assert_eq!(untraced(), [], "after set");
+        }
+        mount.set(pid, "clear\n");
+        wait_for("every thread to be let go", || {
+            ktrace::proc::threads(pid).unwrap().iter().all(|&tid| ktrace::proc::tracer_of(tid) == 0)
+        });
+    }
+}
+
+#[test]
 fn hazard_03_job_control_looks_as_before() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
