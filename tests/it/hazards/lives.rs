@@ -35,6 +35,24 @@ fn hazard_07_attaching_to_a_process_that_execs_all_the_time_ends() {
 }
 
 #[test]
+fn hazard_07_a_tracer_thread_takes_no_stop_of_anothers() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracees: Vec<Tracee> = (0..4).map(|_| Tracee::start("threads", &["2", "1000"])).collect();
+    let mut streams = Vec::new();
+    for tracee in &tracees {
+        mount.set(tracee.pid(), "set syscall policy=block\n");
+        streams.push(mount.trace(tracee.pid()));
+    }
+    tracees.iter_mut().for_each(Tracee::go);
+    for (tracee, mut stream) in tracees.into_iter().zip(streams) {
+        let calls = stream.rest().iter().filter(|rec| rec.call() == Some("getppid")).count();
+        assert_eq!(calls, 2000);
+        assert!(tracee.running.output().status.success());
+    }
+}
+
+#[test]
 fn hazard_08_a_process_killed_at_any_moment_ends_its_stream() {
     need!("fuse", "ptrace");
     let mount = Mount::new();

@@ -376,15 +376,27 @@ fn hazard_06_a_vfork_parent_that_cannot_stop_delays_nobody() {
 
 #[test]
 fn hazard_06_a_signal_on_its_way_survives_the_detach() {
-    need!("fuse", "ptrace");
+    need!("fuse", "ptrace", "python3");
     let mount = Mount::new();
-    for _ in 0..20 {
-        let mut sleep = Running::spawn(Command::new("sleep").arg("1000"));
-        mount.set(sleep.pid(), "set default\n");
-        sleep.signal(Signal::SIGTERM);
-        // The process may be gone before the command comes.
-        let _ = mount.ctl(sleep.pid(), "clear\n");
-        let status = sleep.wait();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGTERM));
+    let mut counter = Tracee::start("counts", &[]);
+    let pid = Pid::from_raw(counter.pid());
+    // Real-time signals queue: each one must arrive, whenever it comes.
+    let signals = 3000;
+    counter.go();
+    wait_for("its handlers", || {
+        let caught = ktrace::proc::status_field(pid.as_raw(), "SigCgt").unwrap();
+        u64::from_str_radix(&caught, 16).unwrap() >> (libc::SIGRTMIN() - 1) & 1 == 1
+    });
+    let source = "import os, sys, signal, time\nfor i in range(int(sys.argv[2])):\n    os.kill(int(sys.argv[1]), \
+                  signal.SIGRTMIN)\n    i % 50 or time.sleep(0.001)\n";
+    let mut sender = Command::new("python3");
+    sender.args(["-c", source, &pid.to_string(), &signals.to_string()]);
+    let mut sender = Running::spawn(&mut sender);
+    while sender.0.try_wait().unwrap().is_none() {
+        mount.set(pid.as_raw(), "set psig policy=overwrite\n");
+        mount.set(pid.as_raw(), "clear\n");
     }
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    let out = counter.running.output();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{signals}\n"));
 }
