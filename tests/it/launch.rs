@@ -159,7 +159,9 @@ fn the_keyboards_interrupt_is_the_commands() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let file = mount.scratch().join("out");
-    let mut ktrace = command("ktrace");
+    // A shell starts what it puts into the background with SIGINT ignored, and then no trap can be set.
+    let mut ktrace = Command::new("env");
+    ktrace.args(["--default-signal=INT"]).arg(command("ktrace").get_program());
     ktrace.env("KTRACE_MOUNT", mount.point()).arg("-f").arg(&file);
     ktrace.args(["sh", "-c", "trap 'echo caught; exit 6' INT; echo ready; while :; do sleep 0.05; done"]);
     let mut running = Running::spawn(ktrace.stdout(Stdio::piped()));
