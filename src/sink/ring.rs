@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
 use super::Budget;
 use super::tally::Tally;
 use crate::record::{self, HEADER_LEN, Stamp};
@@ -54,8 +56,9 @@ impl Mark {
 
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Zeroed by the kernel on first touch: memory is used only as far as `granted`.
-    mem: Vec<u8>,
+    /// A mapping of its own, zeroed by the kernel on first touch: memory is used only as far as `granted`. An allocator may
+    /// give, and then has to clear, what was used before.
+    mem: MmapMut,
     /// Bytes of `mem` in the budget, and the modulus of every position once the first lap is over.
     granted: usize,
     /// True while more can be asked for: nothing has wrapped yet.
@@ -68,11 +71,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring of `size` bytes; `None` where the budget has no room for its first step.
+    /// A ring of `size` bytes; `None` where the budget, or the machine, has no room for it.
     pub(super) fn new(size: usize, budget: &Arc<Budget>) -> Option<Ring> {
         let granted = size.min(STEP);
+        let mem = MmapMut::map_anon(size).ok()?;
         budget.take(granted).then(|| Ring {
-            mem: vec![0; size],
+            mem,
             granted,
             growing: granted < size,
             budget: Arc::clone(budget),
