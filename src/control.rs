@@ -26,7 +26,7 @@ use crate::ctl::Command;
 use crate::error::{Error, Result};
 use crate::hooks::{At, Recorder};
 use crate::policy::Policy;
-use crate::proc::{self, ProcId, ProcTable, Stat};
+use crate::proc::{ProcId, ProcTable, Stat};
 use crate::record::{self, Stamp, Time};
 use crate::sink::{Budget, Sink};
 use crate::stream::TraceFile;
@@ -124,7 +124,7 @@ impl Ktrace {
     /// # Errors
     /// ENOSPC over 2048 bytes of data (R9); EPERM; ESRCH.
     pub fn user(&self, caller: &Caller, target: ProcId, written: &[u8]) -> Result<()> {
-        let own = own_process(caller) == target.pid;
+        let own = caller.process() == target.pid;
         match own {
             true => drop(target.check()?),
             false => self.may(caller, target)?,
@@ -221,11 +221,6 @@ impl Ktrace {
         // What was looked at by number was this process, if it still is.
         target.check().map(drop)
     }
-}
-
-/// The process of the thread that asks, 0 where it is gone.
-fn own_process(caller: &Caller) -> i32 {
-    proc::tgid(caller.tid).unwrap_or(0)
 }
 
 fn denied(pid: i32, why: impl Into<Cow<'static, str>>) -> Error {

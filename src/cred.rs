@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::proc;
@@ -24,6 +25,25 @@ pub struct Caller {
     pub gid: u32,
     /// The thread that asks, as the daemon numbers it; 0 where it cannot be seen.
     pub tid: i32,
+    /// What /proc says of it: it is looked up once in a request, as the caller waits for us.
+    seen: OnceLock<Option<Creds>>,
+}
+
+impl Caller {
+    /// Who asks with these ids.
+    pub fn new(uid: u32, gid: u32, tid: i32) -> Caller {
+        Caller { uid, gid, tid, seen: OnceLock::new() }
+    }
+
+    /// The thread's credentials; `None` where it is gone, or cannot be seen from here.
+    fn creds(&self) -> Option<&Creds> {
+        self.seen.get_or_init(|| Creds::of(self.tid).ok().filter(|_| self.tid > 0)).as_ref()
+    }
+
+    /// The process of the thread, 0 where it is gone.
+    pub fn process(&self) -> i32 {
+        self.creds().map_or(0, |creds| creds.tgid)
+    }
 }
 
 /// The ids of a thread or process: real, effective, saved (credentials(7)), and what else decides.
@@ -101,7 +121,7 @@ pub fn canset(caller: &Creds, capable: bool, target: &Creds, root_marked: bool) 
 
 /// Whether what this caller does to a process is done as root (R18): uid 0 with CAP_SYS_PTRACE over it.
 pub fn is_root_over(caller: &Caller, pid: i32) -> bool {
-    caller.uid == 0 && Creds::of(caller.tid).is_ok_and(|who| is_capable(&who, pid))
+    caller.uid == 0 && caller.creds().is_some_and(|who| is_capable(who, pid))
 }
 
 fn is_capable(who: &Creds, pid: i32) -> bool {
@@ -117,7 +137,7 @@ pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>)
     if caller.tid <= 0 {
         return Err(denied("the caller is in a pid namespace that cannot be seen from here"));
     }
-    let mut who = Creds::of(caller.tid).map_err(|_| denied("the caller is gone"))?;
+    let mut who = caller.creds().ok_or_else(|| denied("the caller is gone"))?.clone();
     who.uid[1] = caller.uid;
     who.gid[1] = caller.gid;
     let target = Creds::of(pid)?;

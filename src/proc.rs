@@ -147,7 +147,7 @@ pub(crate) fn status(pid: i32) -> Result<String> {
 }
 
 /// A file of /proc/pid, in as few reads as it takes: these files say that they are empty.
-fn read(pid: i32, name: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(pid: i32, name: &str) -> Result<Vec<u8>> {
     const ROOM: usize = 4096;
     let mut text = Vec::with_capacity(ROOM);
     let file = fs::File::open(format!("/proc/{pid}/{name}"));

@@ -89,7 +89,7 @@ fn answer<R: Refuse, T>(reply: R, ask: impl FnOnce() -> Result<T>, grant: impl F
 }
 
 fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), tid: req.pid() as i32 }
+    Caller::new(req.uid(), req.gid(), req.pid() as i32)
 }
 
 fn kind(kind: Kind) -> FileType {

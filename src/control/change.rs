@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use super::aim::Aim;
-use super::{Ktrace, denied, own_process};
+use super::{Ktrace, denied};
 use crate::backend::{Backend, Want};
 use crate::cred::{self, Caller};
 use crate::ctl::{Clear, Set, Target};
@@ -138,7 +138,7 @@ impl Ktrace {
     /// When to stop waiting for a process: at once for the caller's own, which waits for us.
     fn patience(&self, caller: &Caller, id: ProcId) -> Instant {
         let now = Instant::now();
-        if own_process(caller) == id.pid { now } else { now + CHANGE_MAX }
+        if caller.process() == id.pid { now } else { now + CHANGE_MAX }
     }
 
     fn set_one(&self, caller: &Caller, id: ProcId, set: &Set, into: Into<'_>) -> Result<Arc<Sink>> {

@@ -15,7 +15,7 @@ use crate::backend::{InForce, Want};
 use crate::ctl;
 use crate::facility::Facs;
 use crate::policy::Policy;
-use crate::proc::{Proc, Trace};
+use crate::proc::{self, Proc, Trace};
 use crate::sink::{End, Read};
 
 /// A backend like the others, but that nothing happens.
@@ -107,11 +107,11 @@ impl World {
         choose(&mut options);
         let backends: Vec<Arc<dyn Backend>> = vec![Arc::clone(&fake) as _, Arc::clone(&other) as _];
         let ktrace = Ktrace::new(options, |_| backends);
-        let me = Caller {
-            uid: nix::unistd::geteuid().as_raw(),
-            gid: nix::unistd::getegid().as_raw(),
-            tid: nix::unistd::gettid().as_raw(),
-        };
+        let me = Caller::new(
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+            nix::unistd::gettid().as_raw(),
+        );
         World { ktrace, fake, other, me, children: Vec::new() }
     }
 

@@ -125,7 +125,7 @@ fn linux_asks_for_a_dumpable_target_of_the_same_ids() {
     let nobody = Sleeper::new("setpriv", NOBODY).running("sleep");
     let other = Sleeper::new("setpriv", NOBODY).running("sleep");
     let root = Sleeper::new("sleep", &["1000"]).running("sleep");
-    let caller = Caller { uid: 65534, gid: 65534, tid: other.pid() };
+    let caller = Caller::new(65534, 65534, other.pid());
     assert_eq!(may_trace(&caller, nobody.pid(), false, None), Ok(()));
     assert_eq!(may_trace(&caller, nobody.pid(), true, None).unwrap_err().errno(), libc::EPERM);
     assert_eq!(may_trace(&caller, root.pid(), false, None).unwrap_err().errno(), libc::EPERM);
@@ -169,7 +169,7 @@ fn uid_0_counts_only_with_the_capability_over_the_targets_user_namespace() {
     }
     let target = Sleeper::new("sleep", &["1000"]).running("sleep");
     let plain = Sleeper::new("sleep", &["1000"]).running("sleep");
-    let root = |tid| Caller { uid: 0, gid: 0, tid };
+    let root = |tid| Caller::new(0, 0, tid);
     assert_eq!(may_trace(&root(plain.pid()), target.pid(), true, Some(2)), Ok(()));
     let bare = Sleeper::new("setpriv", &["--inh-caps=-all", "--bounding-set=-sys_ptrace", "sleep", "1000"])
         .running("sleep");
@@ -187,7 +187,7 @@ fn uid_0_counts_only_with_the_capability_over_the_targets_user_namespace() {
 #[test]
 fn a_caller_that_cannot_be_seen_is_refused_with_the_reason() {
     let us = std::process::id() as i32;
-    let error = may_trace(&Caller { uid: 0, gid: 0, tid: 0 }, us, false, None).unwrap_err();
+    let error = may_trace(&Caller::new(0, 0, 0), us, false, None).unwrap_err();
     assert_eq!(error.errno(), libc::EPERM);
     assert!(error.to_string().contains("namespace"), "{error}");
 }

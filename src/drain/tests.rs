@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn me() -> Caller {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    Caller { uid, gid, tid: nix::unistd::gettid().as_raw() }
+    Caller::new(uid, gid, nix::unistd::gettid().as_raw())
 }
 
 fn taken(fd: &impl AsFd) -> Result<Descriptor> {

@@ -11,6 +11,7 @@
 //! quartile is taken: calls that wait for something say nothing about us.
 
 use std::fs;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -69,8 +70,9 @@ pub(super) struct Pace {
     near: Option<usize>,
     /// When it was last judged.
     judged: Instant,
-    /// When the cpus were last looked at, and how long they had been idle then, all together.
-    looked: (Instant, Duration),
+    /// When the cpus were last looked at, and how long they had been idle then, all together. Not before there is something
+    /// to decide: most processes are traced for a moment only.
+    looked: Option<(Instant, Duration)>,
     /// How long this thread has waited for a cpu, since the start.
     delay_ns: u64,
     /// Nothing is tried before; and for how long, the next time.
@@ -90,7 +92,7 @@ impl Pace {
             cpus,
             near: None,
             judged: now,
-            looked: (now, idle().unwrap_or_default()),
+            looked: None,
             delay_ns: 0,
             shy: (now, SHY),
         }
@@ -121,13 +123,13 @@ impl Pace {
 
     /// Whether there is a cpu to spare: where others want them all, near would be the worst of places.
     fn may_try(&mut self) -> bool {
-        let (since, before) = self.looked;
-        let passed = since.elapsed();
+        let passed = self.looked.map_or(SPARE_FOR, |(since, _)| since.elapsed());
         if passed < SPARE_FOR {
             return false;
         }
-        let Some(now) = idle() else { return false };
-        self.looked = (Instant::now(), now);
+        let looked = idle().map(|idle| (Instant::now(), idle));
+        let before = std::mem::replace(&mut self.looked, looked);
+        let (Some((_, before)), Some((_, now))) = (before, looked) else { return false };
         let spare = now.saturating_sub(before).as_secs_f64() / passed.as_secs_f64();
         spare >= SPARE_CPUS && self.shy.0 <= Instant::now()
     }
@@ -188,8 +190,10 @@ fn run_delay() -> u64 {
 /// How long all cpus together had nothing to do, since the start: the fourth number of /proc/stat, in hundredths of a
 /// second (proc_stat(5)).
 fn idle() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/stat").ok()?;
-    let ticks: u64 = text.lines().next()?.split_whitespace().nth(4)?.parse().ok()?;
+    let mut line = [0; 256];
+    let len = fs::File::open("/proc/stat").and_then(|mut stat| stat.read(&mut line)).ok()?;
+    let ticks: u64 =
+        std::str::from_utf8(&line[..len]).ok()?.lines().next()?.split_whitespace().nth(4)?.parse().ok()?;
     Some(Duration::from_millis(ticks * 10))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -169,8 +170,12 @@ pub(super) fn needs_calls(trace: &Trace, privileged: bool) -> bool {
 
 /// Name of a thread.
 pub(super) fn comm_of(pid: i32, tid: i32) -> Option<Comm> {
-    let name = fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
-    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(&name)))
+    let mut name = [0; 64];
+    let len = fs::File::open(format!("/proc/{pid}/task/{tid}/comm"))
+        .and_then(|mut comm| comm.read(&mut name))
+        .ok()?;
+    let name = &name[..len];
+    Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(name)))
 }
 
 /// One traced process.

@@ -59,11 +59,11 @@ fn fs() -> Fs {
 }
 
 fn me() -> Caller {
-    Caller {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-        tid: nix::unistd::gettid().as_raw(),
-    }
+    Caller::new(
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+        nix::unistd::gettid().as_raw(),
+    )
 }
 
 /// A process that waits, and is killed and reaped at the end.
@@ -322,7 +322,7 @@ fn self_leads_to_the_callers_process() {
     let link = fs.lookup(ROOT, b"self").unwrap();
     assert_eq!(link.kind, Kind::Link);
     assert_eq!(fs.readlink(&me(), link.ino), Ok(std::process::id().to_string()));
-    assert_eq!(fs.readlink(&Caller { tid: 0, ..me() }, link.ino), Err(Errno::ENOENT));
+    assert_eq!(fs.readlink(&Caller::new(me().uid, me().gid, 0), link.ino), Err(Errno::ENOENT));
     assert_eq!(fs.readlink(&me(), ROOT), Err(Errno::EINVAL));
 }
 

@@ -153,9 +153,9 @@ fn a_dead_process_stays_while_its_records_are_unread() {
     assert_eq!(w.ktrace.lingers(a.pid), Some(a));
     assert_eq!(w.ktrace.owner(a), (w.me.uid, 0));
     assert_eq!((w.ktrace.state(a).unwrap().as_str(), w.stat(a, "records").as_str()), ("clear\n", "1"));
-    let unseen = Caller { tid: 0, ..w.me.clone() };
+    let unseen = Caller::new(w.me.uid, w.me.gid, 0);
     assert_eq!(w.ktrace.open(&unseen, a).unwrap_err().errno(), libc::EPERM);
-    let stranger = Caller { uid: w.me.uid + 1, ..w.me.clone() };
+    let stranger = Caller::new(w.me.uid + 1, w.me.gid, w.me.tid);
     assert_eq!(w.ktrace.open(&stranger, a).unwrap_err().errno(), libc::EACCES);
     let mut file = w.ktrace.open(&w.me, a).unwrap();
     while file.read(1 << 10, 1, &mut Vec::new()) != Ok(Read::Eof) {}

@@ -54,10 +54,10 @@ fn init_is_for_root_and_an_unseen_caller_is_refused() {
     let mut w = World::new();
     let a = w.sleep();
     let init = ProcId::of(1).unwrap();
-    let user = Caller { uid: 65534, gid: 65534, ..w.me.clone() };
+    let user = Caller::new(65534, 65534, w.me.tid);
     let why = w.ktrace.open(&user, init).unwrap_err();
     assert_eq!(why.errno(), libc::EPERM);
-    let unseen = Caller { tid: 0, ..w.me.clone() };
+    let unseen = Caller::new(w.me.uid, w.me.gid, 0);
     for command in ["set syscall", "clear", "clear +descend"] {
         let why = w.ktrace.control(&unseen, Some(a), &ctl::parse(command).unwrap()).unwrap_err();
         assert_eq!(why.errno(), libc::EPERM, "{command}");
@@ -79,7 +79,7 @@ fn nobody(w: &mut World) -> Option<(ProcId, Caller)> {
     w.wait("both to run", || {
         [target, asks].iter().all(|id| Stat::of(id.pid).unwrap().comm.as_bytes() == b"sleep")
     });
-    Some((target, Caller { uid: 65534, gid: 65534, tid: asks.pid }))
+    Some((target, Caller::new(65534, 65534, asks.pid)))
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_root_has_set_is_out_of_the_users_hands() {
     assert_eq!(w.ktrace.open(&user, target).unwrap_err().errno(), libc::EPERM);
     assert_eq!(w.facs(target), Facs::USER | Facs::SYSCALL);
     // R27: its own record it may always write.
-    let own = Caller { tid: target.pid, ..user.clone() };
+    let own = Caller::new(user.uid, user.gid, target.pid);
     w.ktrace.user(&own, target, b"id data").unwrap();
     assert_eq!(w.stat(target, "records"), "2");
     assert_eq!(w.ktrace.user(&user, target, b"id data").unwrap_err().errno(), libc::EPERM);
@@ -189,7 +189,7 @@ fn a_process_that_cannot_be_stopped_holds_nobody_up_for_long() {
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(w.trace(a).is_none());
     // The caller's own process waits for us: we do not wait for it.
-    let own = Caller { tid: a.pid, ..w.me.clone() };
+    let own = Caller::new(w.me.uid, w.me.gid, a.pid);
     for line in ["set syscall", "clear"] {
         let began = Instant::now();
         w.ktrace.control(&own, Some(a), &ctl::parse(line).unwrap()).unwrap();

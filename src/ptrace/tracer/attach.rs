@@ -62,7 +62,13 @@ impl Tracer {
             };
             if self.seize_all(pid, interrupt).is_err() {
                 // It is gone, or another tracer came first: more there will not be.
-                return self.groups.get_mut(&pid).map_or((), Group::tell);
+                if let Some(group) = self.groups.get_mut(&pid) {
+                    group.tell();
+                    if group.threads.is_empty() {
+                        events::ended(&self.shared.procs, &group.proc);
+                    }
+                }
+                return self.drop_if_empty(pid);
             }
             let Some(group) = self.groups.get_mut(&pid) else { return };
             let is_held = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
@@ -73,36 +79,31 @@ impl Tracer {
         }
     }
 
-    /// Hazard 2: seizes every thread, again until a pass finds none new. One that is making another at this moment can make
-    /// it without us: it is interrupted, and they are looked for again when it has stopped ([`Tracer::due`]).
+    /// Hazard 2: seizes every thread that is not yet. Each may be making another one at this moment, which it makes without
+    /// us: it is interrupted, and all are looked for again when it has stopped, until none is new ([`Tracer::due`]).
     fn seize_all(&mut self, pid: i32, interrupt: bool) -> Result<()> {
-        loop {
-            let mut found = false;
-            for tid in proc::threads(pid)? {
-                if self.tasks.contains_key(&tid) || self.early.contains_key(&tid) {
-                    continue;
-                }
-                match Traced::seize(tid) {
-                    Ok(thread) => {
-                        found = true;
-                        let Some(group) = self.groups.get_mut(&pid) else { return Err(Error::Gone { pid }) };
-                        group.enter(tid);
-                        group.unsure = true;
-                        let comm = comm_of(pid, tid).unwrap_or_default();
-                        let mut task = Task::new(thread, tid, group, comm);
-                        if interrupt || may_clone(tid) {
-                            task.interrupt();
-                        }
-                        self.tasks.insert(tid, task);
-                    }
-                    Err(errno) => found |= refused(pid, tid, errno)?,
-                }
+        for tid in proc::threads(pid)? {
+            if self.tasks.contains_key(&tid) || self.early.contains_key(&tid) {
+                continue;
             }
-            if !found {
-                break;
+            let seized = Traced::seize(tid);
+            let Some(group) = self.groups.get_mut(&pid) else { return Err(Error::Gone { pid }) };
+            match seized {
+                Ok(thread) => {
+                    group.unsure = true;
+                    group.enter(tid);
+                    let comm = comm_of(pid, tid).unwrap_or_default();
+                    let mut task = Task::new(thread, tid, group, comm);
+                    if interrupt || may_clone(tid) {
+                        task.interrupt();
+                    }
+                    self.tasks.insert(tid, task);
+                }
+                Err(errno) => group.unsure |= refused(pid, tid, errno)?,
             }
         }
-        match self.groups.get(&pid).is_some_and(|group| !group.threads.is_empty()) {
+        // Where all that were listed have ended, what they have left behind is found in the next pass.
+        match self.groups.get(&pid).is_some_and(|group| group.unsure || !group.threads.is_empty()) {
             true => Ok(()),
             false => Err(Error::Gone { pid }),
         }
@@ -157,8 +158,8 @@ fn refused(pid: i32, tid: i32, errno: Errno) -> Result<bool> {
     match Stat::of(tid) {
         _ if errno == Errno::ESRCH => return Ok(true),
         Err(_) => return Ok(true),
-        // A leader that has exited before its threads stays, and cannot be traced.
-        Ok(stat) if stat.has_exited() => return Ok(tid != pid),
+        // A leader that has exited before its threads stays, and cannot be traced; so does one that another tracer has.
+        Ok(stat) if stat.has_exited() => return Ok(tid != pid && proc::tracer_of(tid) == 0),
         Ok(_) => {}
     }
     match proc::tracer_of(tid) {

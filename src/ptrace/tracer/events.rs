@@ -1,7 +1,5 @@
 //! Births, execs and deaths.
 
-use std::fs;
-
 use super::*;
 use crate::hooks;
 use crate::proc::{self, ProcTable};
@@ -145,7 +143,7 @@ impl Tracer {
 }
 
 /// The last traced thread of a process is gone.
-fn ended(procs: &ProcTable, proc: &Proc) {
+pub(super) fn ended(procs: &ProcTable, proc: &Proc) {
     match proc.id.check() {
         Err(_) => procs.exit(proc),
         // Its other threads were let go before.
@@ -164,7 +162,7 @@ struct Auxv {
 
 impl Auxv {
     fn of(pid: i32) -> Auxv {
-        let bytes = fs::read(format!("/proc/{pid}/auxv")).unwrap_or_default();
+        let bytes = proc::read(pid, "auxv").unwrap_or_default();
         let number = |b: &[u8]| b.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
         // The first key is a small number: in a 32-bit process the upper half of its first 8 bytes is a value, an
         // address.
