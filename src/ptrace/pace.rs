@@ -31,14 +31,16 @@ const PATIENCE_MAX: u32 = 1024;
 /// And after one that was a success.
 const PATIENCE_WON: u32 = 64;
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
-const SPARE_CPUS: f64 = 0.5;
+const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
-/// A round trip of this length may be one in which we were kept from our cpu, and this is how long makes it sure.
+/// A round trip of this length may be one in which we were kept from our cpu.
 const LONG_NS: u64 = 2_000_000;
-const STARVED_NS: u64 = 1_000_000;
-/// How long nothing is tried after that: at first, and at most. Doubled each time.
-const SHY: Duration = Duration::from_secs(10);
-const SHY_MAX: Duration = Duration::from_secs(600);
+/// So long may we be kept from it, in all: at first, and for each second near.
+const CREDIT: Duration = Duration::from_millis(5);
+const CREDIT_EACH: f64 = 0.03;
+/// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
+const SHY: Duration = Duration::from_millis(300);
+const SHY_MAX: Duration = Duration::from_secs(300);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
 
@@ -68,13 +70,17 @@ pub(super) struct Pace {
     cpus: Option<CpuSet>,
     /// Where it is held.
     near: Option<usize>,
+    /// It is free only to try that, and was near before.
+    returns: bool,
     /// When it was last judged.
     judged: Instant,
     /// When the cpus were last looked at, and how long they had been idle then, all together. Not before there is something
     /// to decide: most processes are traced for a moment only.
     looked: Option<(Instant, Duration)>,
-    /// How long this thread has waited for a cpu, since the start.
+    /// How long this thread had waited for a cpu since the start, when it was last looked at.
     delay_ns: u64,
+    /// How long it may still be kept from it, in seconds, and when that was reckoned.
+    credit: (Instant, f64),
     /// Nothing is tried before; and for how long, the next time.
     shy: (Instant, Duration),
 }
@@ -91,9 +97,11 @@ impl Pace {
             judge: Judge::new(),
             cpus,
             near: None,
+            returns: false,
             judged: now,
             looked: None,
             delay_ns: 0,
+            credit: (now, 0.0),
             shy: (now, SHY),
         }
     }
@@ -104,18 +112,25 @@ impl Pace {
             return;
         }
         if self.near.is_some() && ns > LONG_NS && self.starved() {
-            self.shy = (Instant::now() + self.shy.1, (self.shy.1 * 2).min(SHY_MAX));
+            let (until, long) = self.shy;
+            // It went well for so long that what it was before says nothing.
+            let long = if until.elapsed() > long * 10 { SHY } else { long };
+            log::debug!("thread {tid}: kept from its cpu; nothing is tried for {long:?}");
+            self.shy = (Instant::now() + long, (long * 2).min(SHY_MAX));
             self.judge = Judge::new();
+            self.returns = false;
             return self.leave();
         }
         if self.judge.take(ns) {
             self.judged = Instant::now();
+            log::trace!("thread {tid}: {:?}, {:?} ns", self.judge.way, self.judge.cost);
             let near = self.judge.way == Way::Near;
-            if near && self.near.is_none() && !self.may_try() {
+            if near && self.near.is_none() && !self.returns && !self.may_try() {
                 self.judge.put_off();
             } else if near {
                 self.follow(tid);
             } else {
+                self.returns = self.judge.on_trial && (self.near.is_some() || self.returns);
                 self.leave();
             }
         }
@@ -134,16 +149,22 @@ impl Pace {
         spare >= SPARE_CPUS && self.shy.0 <= Instant::now()
     }
 
-    /// Whether this thread has waited for its cpu since it was asked last.
+    /// Whether this thread has been kept from its cpu for longer than near is worth.
     fn starved(&mut self) -> bool {
         let before = std::mem::replace(&mut self.delay_ns, run_delay());
-        self.delay_ns.saturating_sub(before) > STARVED_NS
+        let waited = Duration::from_nanos(self.delay_ns.saturating_sub(before)).as_secs_f64();
+        let (since, credit) = self.credit;
+        let left =
+            (credit + since.elapsed().as_secs_f64() * CREDIT_EACH).min(4.0 * CREDIT.as_secs_f64()) - waited;
+        self.credit = (Instant::now(), left);
+        left < 0.0
     }
 
     /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free.
     pub(super) fn pause(&mut self) {
         if self.near.is_some() && self.judged.elapsed() > STALE {
             self.judge = Judge::new();
+            self.returns = false;
             self.leave();
         }
     }
@@ -165,8 +186,12 @@ impl Pace {
         let mut one = CpuSet::new();
         let held = one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok();
         if held && (self.near.is_some() || sys::run_idle(true)) {
-            self.near = Some(cpu);
-            self.delay_ns = run_delay();
+            if self.near.replace(cpu).is_none() {
+                self.delay_ns = run_delay();
+                if !std::mem::take(&mut self.returns) {
+                    self.credit = (Instant::now(), CREDIT.as_secs_f64());
+                }
+            }
         } else {
             self.near = Some(cpu);
             self.leave();
