@@ -135,7 +135,8 @@ impl Ktrace {
         };
         let written = written.strip_suffix(b"\n").unwrap_or(written);
         let mut words = written.splitn(2, |b| *b == b' ' || *b == b'\t');
-        let id = words.next().unwrap_or_default();
+        // What the stream says of itself, nobody else says.
+        let id = words.next().filter(|id| *id != record::STREAM_ID).unwrap_or_default();
         let data = words.next().unwrap_or_default();
         if data.len() > record::USER_MAX {
             let what = format!(

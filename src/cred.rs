@@ -40,6 +40,28 @@ impl Caller {
         self.seen.get_or_init(|| Creds::of(self.tid).ok().filter(|_| self.tid > 0)).as_ref()
     }
 
+    /// What this caller may do through a file that `opener` has opened: no more than either of them. A program with
+    /// privilege writes its messages wherever its user has sent them.
+    ///
+    /// # Errors
+    /// EPERM where another user, who is not root, has opened the file.
+    pub fn through(&self, opener: &Caller) -> Result<Caller> {
+        if opener.uid != 0 && (opener.uid, opener.gid) != (self.uid, self.gid) {
+            let why = format!("uid {} has opened the file, and uid {} writes to it", opener.uid, self.uid);
+            return Err(Error::Denied { pid: self.process(), why: why.into() });
+        }
+        let caps = opener.creds().map_or(0, |creds| creds.caps);
+        let seen = self.creds().map(|creds| Creds { caps: creds.caps & caps, ..creds.clone() });
+        Ok(Caller { seen: OnceLock::from(seen), ..*self })
+    }
+
+    /// Looks at the caller now, who may be another one later.
+    #[must_use]
+    pub fn looked_at(self) -> Caller {
+        self.creds();
+        self
+    }
+
     /// The process of the thread, 0 where it is gone.
     pub fn process(&self) -> i32 {
         self.creds().map_or(0, |creds| creds.tgid)

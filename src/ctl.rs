@@ -209,7 +209,8 @@ pub fn parse(line: &str) -> Result<Command> {
         apply(opt, word, &mut set)?;
     }
     match verb {
-        "set" if !named && !set.inherit => {
+        // Errors of the file come first (R35).
+        "set" if !named && !set.inherit && set.fd.is_none() => {
             Err(first.error("set needs facilities, like \"set syscall,sysret\""))
         }
         "set" => Ok(Command::Set(set)),

@@ -47,6 +47,10 @@ pub const KTR_EXEC_FD: i16 = 15;
 
 /// The id of the USER records in which the stream speaks about itself.
 pub const STREAM_ID: &[u8] = b"ktracefs";
+/// What a stream says where the memory of a process must not be seen any more by whom its trace belongs to.
+pub const HIDDEN: &str = "paths and data are not shown: the process is not dumpable";
+/// And where it may again.
+pub const SHOWN: &str = "paths and data are shown again";
 /// With this begins the data of the last record of a stream.
 pub const STREAM_END: &[u8] = b"end: ";
 

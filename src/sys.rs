@@ -168,6 +168,15 @@ pub(crate) fn pidfd_getfd(pidfd: &OwnedFd, fd: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The device number of the terminal that a descriptor stands for (`TIOCGDEV` of ioctl_tty(2)); `None` where it is none.
+pub(crate) fn terminal(fd: &OwnedFd) -> Option<u64> {
+    const TIOCGDEV: libc::c_ulong = 0x8004_5432;
+    let mut device = 0u32;
+    // SAFETY: the request writes one unsigned int.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), TIOCGDEV, &raw mut device) };
+    (done == 0).then_some(u64::from(device))
+}
+
 /// What statx(2) says without asking a file system that is somewhere else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cached {

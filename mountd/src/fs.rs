@@ -95,8 +95,8 @@ pub(crate) struct Fs {
 
 #[derive(Debug)]
 enum Handle {
-    /// The text as it was when its start was last read.
-    Text(Node, Option<String>),
+    /// Who has opened it, and the text as it was when its start was last read.
+    Text(Node, Caller, Option<String>),
     /// The entries as they were when the start of the directory was last read.
     Dir(Node, Option<Vec<Entry>>),
 }
@@ -219,6 +219,7 @@ impl Fs {
             _ if writes => return Err(Errno::EACCES),
             _ => {}
         }
+        let opener = || if writes { caller.clone().looked_at() } else { caller.clone() };
         match node {
             Node::File(id, file @ (PidFile::Trace | PidFile::Text)) => {
                 self.exists(id)?;
@@ -230,9 +231,9 @@ impl Fs {
             }
             Node::File(id, _) => {
                 self.exists(id)?;
-                Ok(Opened::Plain(self.add(Handle::Text(node, None))))
+                Ok(Opened::Plain(self.add(Handle::Text(node, opener(), None))))
             }
-            _ => Ok(Opened::Plain(self.add(Handle::Text(node, None)))),
+            _ => Ok(Opened::Plain(self.add(Handle::Text(node, opener(), None)))),
         }
     }
 
@@ -255,7 +256,7 @@ impl Fs {
     ) -> Result<T> {
         let handle = self.handle(fh)?;
         let mut handle = handle.lock();
-        let Handle::Text(node, text) = &mut *handle else { return Err(Errno::EISDIR) };
+        let Handle::Text(node, _, text) = &mut *handle else { return Err(Errno::EISDIR) };
         if let Node::File(id, _) = node {
             self.exists(*id)?;
         }
@@ -284,13 +285,13 @@ impl Fs {
     /// # Errors
     /// EBADF; ESRCH also through a handle that was opened while the process lived; those of the command.
     pub(crate) fn write(&self, caller: &Caller, fh: u64, data: &[u8]) -> Result<usize> {
-        let node = match &*self.handle(fh)?.lock() {
-            Handle::Text(node, _) => *node,
+        let (node, opener) = match &*self.handle(fh)?.lock() {
+            Handle::Text(node, opener, _) => (*node, opener.clone()),
             Handle::Dir(..) => return Err(Errno::EISDIR),
         };
         match node {
-            Node::Ctl => self.commands(caller, None, data),
-            Node::File(id, PidFile::Ctl) => self.commands(caller, Some(id), data),
+            Node::Ctl => self.commands(caller, &opener, None, data),
+            Node::File(id, PidFile::Ctl) => self.commands(caller, &opener, Some(id), data),
             Node::File(id, PidFile::User) => {
                 self.ktrace.user(caller, id, data).map_err(errno)?;
                 Ok(data.len())
@@ -301,10 +302,17 @@ impl Fs {
 
     /// Carries out each line. A failure later than in the first ends the write before its line, so that the writer
     /// writes that line again and gets its errno.
-    fn commands(&self, caller: &Caller, target: Option<ProcId>, data: &[u8]) -> Result<usize> {
+    fn commands(
+        &self,
+        caller: &Caller,
+        opener: &Caller,
+        target: Option<ProcId>,
+        data: &[u8],
+    ) -> Result<usize> {
         let mut done = 0;
+        let through = caller.through(opener);
         for line in data.split_inclusive(|b| *b == b'\n') {
-            if let Err(err) = self.command(caller, target, line) {
+            if let Err(err) = self.command(caller, through.as_ref(), target, line) {
                 return if done == 0 { Err(errno(err)) } else { Ok(done) };
             }
             done += line.len();
@@ -312,14 +320,24 @@ impl Fs {
         Ok(done)
     }
 
-    fn command(&self, caller: &Caller, target: Option<ProcId>, line: &[u8]) -> ktrace::Result<()> {
+    /// `through`: what the caller is with this open file.
+    fn command(
+        &self,
+        caller: &Caller,
+        through: std::result::Result<&Caller, &Error>,
+        target: Option<ProcId>,
+        line: &[u8],
+    ) -> ktrace::Result<()> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         if line.is_empty() {
             return Ok(());
         }
         let text = String::from_utf8_lossy(line);
         let done = match std::str::from_utf8(line) {
-            Ok(line) => ctl::parse(line).and_then(|command| self.ktrace.control(caller, target, &command)),
+            Ok(line) => ctl::parse(line).and_then(|command| {
+                let caller = through.map_err(Clone::clone)?;
+                self.ktrace.control(caller, target, &command)
+            }),
             Err(err) => Err(Error::Invalid {
                 what: "the command is not UTF-8".to_owned(),
                 at: Some((err.valid_up_to(), err.error_len().unwrap_or(1))),

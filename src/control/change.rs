@@ -84,7 +84,7 @@ impl Ktrace {
         let mut refusal = None;
         if let Some(fd) = fd {
             let named = drain::take(caller, fd, self.options.mountpoint.as_deref())?;
-            sinks.extend(self.sink_of(named.id()));
+            sinks.extend(self.sinks_of(named.id()));
         } else {
             let aim = Aim::new(file, named)?;
             let found = self.each(aim, false, |id| {
@@ -256,8 +256,16 @@ impl Ktrace {
     fn file_sink(&self, caller: &Caller, set: &Set, file: Descriptor) -> Result<Writer> {
         // Held until the new one is known: two at once must not both make one.
         let mut alive = self.drains.lock();
-        if let Some(sink) = self.sink_of(file.id()) {
-            return Ok(sink.writer());
+        let mut there = self.sinks_of(file.id());
+        there.retain(|sink| !file.is_device() || sink.owner() == caller.uid);
+        if let Some(sink) = there.first() {
+            // Who may read that sink by `trace` must not come to see another user's records.
+            return match sink.owner() == caller.uid {
+                true => Ok(sink.writer()),
+                false => Err(Error::Access {
+                    why: format!("a trace of uid {} is written to this file", sink.owner()).into(),
+                }),
+            };
         }
         let Some(alive) = alive.as_mut() else {
             return Err(Error::Busy {
@@ -272,11 +280,11 @@ impl Ktrace {
         Ok(writer)
     }
 
-    /// The living sink that is written to this file.
-    pub(super) fn sink_of(&self, file: FileId) -> Option<Arc<Sink>> {
+    /// The living sinks that are written to this file: one, or of a device one of each user.
+    pub(super) fn sinks_of(&self, file: FileId) -> Vec<Arc<Sink>> {
         let sinks = self.sinks.lock();
-        let mut live = sinks.iter().filter_map(Weak::upgrade).filter(|sink| sink.end().is_none());
-        live.find(|sink| sink.file().is_some_and(|f| f.id == file))
+        let live = sinks.iter().filter_map(Weak::upgrade).filter(|sink| sink.end().is_none());
+        live.filter(|sink| sink.file().is_some_and(|f| f.id == file)).collect()
     }
 
     fn new_sink(&self, caller: &Caller, set: &Set) -> Result<Arc<Sink>> {

@@ -1,7 +1,6 @@
 //! A descriptor of the caller's: taken, known again, and written to without waiting.
 
 use std::fs::OpenOptions;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -11,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockType, getsockopt, send, sockopt};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::unistd::{Whence, ftruncate, lseek, write};
 
 use crate::cred::Caller;
@@ -21,6 +20,9 @@ use crate::record;
 use crate::sink::FileId;
 use crate::sys;
 
+/// Majors of Unix98 slaves, and the device of all their masters (the kernel's admin-guide/devices.txt).
+const PTS: u64 = 136;
+const PTMX: (u64, u64) = (5, 2);
 /// `PIPE_BUF` of limits.h: a pipe that is writable takes at least so much without waiting.
 const PIPE_BUF: usize = 4096;
 
@@ -31,6 +33,7 @@ pub struct Descriptor {
     id: FileId,
     name: String,
     how: How,
+    is_device: bool,
 }
 
 /// How it is written to.
@@ -70,34 +73,68 @@ pub fn take(caller: &Caller, number: i32, mountpoint: Option<&Path>) -> Result<D
     if own == Some(file.device) {
         return Err(Error::invalid(format!("fd={number} is a file of this mount")));
     }
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    let name = name.map_or_else(|_| "?".to_owned(), |path| path.to_string_lossy().escape_debug().to_string());
-    let id = FileId { device: file.device, inode: file.inode };
-    let (fd, how) = match SFlag::from_bits_truncate(u32::from(file.mode)) & SFlag::S_IFMT {
+    let kind = SFlag::from_bits_truncate(u32::from(file.mode)) & SFlag::S_IFMT;
+    let (fd, how) = match kind {
         SFlag::S_IFREG | SFlag::S_IFBLK => (fd, How::File),
         SFlag::S_IFSOCK => match getsockopt(&fd, sockopt::SockType) {
             Ok(SockType::Stream) => (fd, How::Socket),
             _ => (fd, How::Messages),
         },
-        _ => opened_anew(fd)?,
+        SFlag::S_IFCHR => (device(caller, pid, fd)?, How::Unwaiting),
+        _ => pipe(fd)?,
     };
-    Ok(Descriptor { fd, id, name, how })
+    // /dev/tty has become the terminal that it stood for.
+    let file = sys::statx_cached(&fd).map_err(|errno| Error::sys("statx", pid, errno))?;
+    let id = FileId { device: file.device, inode: file.inode };
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let name = name.map_or_else(|_| "?".to_owned(), |path| path.to_string_lossy().escape_debug().to_string());
+    Ok(Descriptor { fd, id, name, how, is_device: kind == SFlag::S_IFCHR })
 }
 
-/// A pipe, a terminal or another device as an open file of our own: its flags are not the caller's.
-fn opened_anew(fd: OwnedFd) -> Result<(OwnedFd, How)> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+/// Opens a path of our own making to write without waiting.
+fn open(path: &str) -> nix::Result<OwnedFd> {
     let open = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    match open {
-        Ok(anew) => Ok((anew.into(), How::Unwaiting)),
-        // Nobody reads it any more: the first write will say so.
-        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok((fd, How::Polled)),
-        // Somebody else's that the caller was given: what it may do by the descriptor, it may not by the name.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok((fd, How::Polled)),
-        Err(e) => {
-            let errno = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            Err(Error::sys("open the descriptor anew", 0, errno))
+    open.map(OwnedFd::from).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+}
+
+/// A pipe as an open file of our own: its flags are not the caller's.
+fn pipe(fd: OwnedFd) -> Result<(OwnedFd, How)> {
+    match open(&format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(anew) => Ok((anew, How::Unwaiting)),
+        // Nobody reads it any more: the first write will say so. Or it is somebody else's that the caller was given: what it
+        // may do by the descriptor, it may not by the name.
+        Err(Errno::ENXIO | Errno::EACCES) => Ok((fd, How::Polled)),
+        Err(errno) => Err(Error::sys("open the pipe anew", 0, errno)),
+    }
+}
+
+/// A terminal, or another character device, as an open file of our own. A terminal that has only a write(2) that waits is
+/// refused.
+fn device(caller: &Caller, pid: i32, fd: OwnedFd) -> Result<OwnedFd> {
+    let refused = |why: &str| Error::invalid(format!("fd= is a terminal that {why}"));
+    let stat = fstat(&fd).map_err(|errno| Error::sys("fstat", pid, errno))?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match sys::terminal(&fd) {
+        Some(terminal) if terminal != stat.st_rdev => {
+            if (major(stat.st_rdev), minor(stat.st_rdev)) == PTMX {
+                return Err(refused("is driven by it: to open it again would make another one"));
+            }
+            // /dev/tty: the caller's own, by its name there.
+            let name = match major(terminal) {
+                PTS => format!("pts/{}", minor(terminal)),
+                _ => format!("tty{}", minor(terminal)),
+            };
+            let anew = open(&format!("/proc/{pid}/root/dev/{name}"))
+                .map_err(|_| refused("cannot be opened anew"))?;
+            let found = fstat(&anew).map_err(|errno| Error::sys("fstat", pid, errno))?;
+            let is_it = found.st_rdev == terminal
+                && SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+            match is_it && (found.st_uid == caller.uid || caller.uid == 0) {
+                true => Ok(anew),
+                false => Err(refused("is not the caller's under its name")),
+            }
         }
+        _ => open(&path).map_err(|errno| Error::sys("open the device anew", 0, errno)),
     }
 }
 
@@ -105,6 +142,11 @@ impl Descriptor {
     /// Which file it is: two with the same are the same trace file (R21).
     pub fn id(&self) -> FileId {
         self.id
+    }
+
+    /// True for a character device: what goes into it does not stay there, so each user's is a file of its own.
+    pub fn is_device(&self) -> bool {
+        self.is_device
     }
 
     /// Its name as /proc shows it, without control characters.

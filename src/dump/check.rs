@@ -18,6 +18,8 @@ pub struct Check {
     threads: HashMap<(i32, i32), Thread>,
     records: u64,
     lost: u64,
+    /// Records before the first.
+    before: u64,
     faults: u64,
     /// Of the stream at hand, since its beginning: a file may hold several, one after the other.
     stream: Counts,
@@ -49,6 +51,7 @@ impl Check {
             threads: HashMap::new(),
             records: 0,
             lost: 0,
+            before: 0,
             faults: 0,
             stream: Counts::default(),
         }
@@ -100,11 +103,15 @@ impl Check {
                 "no end: cut, still being written, or not of ktracefs; nothing before is seen to be missing\n"
             );
         } else if whole {
-            put!(out, "nothing is missing\n");
+            put!(out, "nothing is missing");
+            match self.before {
+                0 => put!(out, "\n"),
+                before => put!(out, " after the first {before}, which were gone when it was opened\n"),
+            }
         } else {
             put!(out, "{} lost, {} faults\n", self.lost, self.faults);
         }
-        whole && ended
+        whole && ended && self.before == 0
     }
 
     fn call(&mut self, record: &Record<'_>, code: i32, out: &mut Vec<u8>) {
@@ -160,19 +167,21 @@ impl Check {
         if let Some(said) = Counts::of_end(data) {
             return self.end(record, said, before, out);
         }
-        if data.starts_with(b"set ") {
+        if data.starts_with(b"set ") || data == SHOWN.as_bytes() {
             return self.forget(record.header.stamp.pid);
         }
         put!(out, "byte {}: the stream says: ", record.offset);
         text::name(out, data);
         out.push(b'\n');
         let text = String::from_utf8_lossy(data);
-        match text.strip_prefix("lost ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()) {
-            Some(lost) => {
+        let count = |prefix| text.strip_prefix(prefix)?.split(' ').next()?.parse::<u64>().ok();
+        match (count("lost "), count("begins after ")) {
+            (_, Some(before)) => self.before = self.before.saturating_add(before),
+            (Some(lost), _) => {
                 self.lost = self.lost.saturating_add(lost);
                 self.stream.lost = self.stream.lost.saturating_add(lost);
             }
-            None => self.faults += 1,
+            _ => self.faults += 1,
         }
         // What was lost may be either half of any pair.
         self.threads.values_mut().for_each(Thread::forget);

@@ -32,7 +32,8 @@ impl Records {
             // Without O_NONBLOCK a FIFO would wait here for its reader. A regular file does not care.
             let flags = libc::O_NONBLOCK | if sync { libc::O_SYNC } else { 0 };
             let mut options = OpenOptions::new();
-            options.create(true).append(append).write(true).custom_flags(flags);
+            // Emptied below, and appended to in any case (R26): a trace may be written to it already.
+            options.create(true).append(true).custom_flags(flags);
             let irregular = || Failure::new(format!("{}: not a regular file", path.display()));
             let file = options.open(path).map_err(|e| match e.raw_os_error() {
                 // A FIFO that nobody reads.

@@ -20,7 +20,7 @@ use crate::cred;
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
-use crate::record::{HEADER_LEN, Stamp, Time};
+use crate::record::{self, HEADER_LEN, Stamp, Time};
 use crate::syscall::{self, Abi};
 
 /// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
@@ -46,10 +46,6 @@ pub(super) enum Resume {
     /// Tracing of the process ends here.
     Abandon,
 }
-
-/// What a stream says where a process becomes undumpable, and where it is dumpable again.
-const HIDDEN: &str = "paths and data are not shown: the process is not dumpable";
-const SHOWN: &str = "paths and data are shown again";
 
 /// Turns stops into records. One per tracer thread.
 pub(super) struct Observer {
@@ -304,7 +300,7 @@ impl Observer {
     fn look(&mut self, proc: &Proc, at: At<'_>) {
         let opaque = !at.trace.is_roots() && !cred::sees_memory(at.trace.sink().owner(), proc.id.pid);
         if proc.set_opaque(opaque) != opaque {
-            self.recorder.note(at, if opaque { HIDDEN } else { SHOWN });
+            self.recorder.note(at, if opaque { record::HIDDEN } else { record::SHOWN });
         }
     }
 

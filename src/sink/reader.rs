@@ -35,6 +35,8 @@ pub struct Reader {
     lost: u64,
     /// Of the last record.
     last: Stamp,
+    /// It has read.
+    begun: bool,
     /// It was told its end.
     told_end: bool,
     /// It came to the end.
@@ -52,6 +54,7 @@ impl Reader {
             given: Tally::default(),
             lost: 0,
             last: Stamp::default(),
+            begun: false,
             told_end: false,
             at_end: false,
         }
@@ -105,14 +108,20 @@ impl Reader {
         let State { ring, slots, last, last_abi, .. } = &mut *st;
         let Some(slot) = slots.get_mut(&self.slot) else { return Read::Eof };
         slot.pid = pid.max(1);
-        if slot.pos < ring.tail() {
-            let lost = ring.gone() - slot.met;
-            (slot.pos, slot.met) = (ring.tail(), ring.gone());
-            let (stamp, mark) = ring.oldest().unwrap_or((*last, Mark::record(*last_abi)));
-            let mut told = note(&stamp, &lost.text());
+        let (oldest, mark) = ring.oldest().unwrap_or((*last, Mark::record(*last_abi)));
+        let mut tell = |text: &str| {
+            let mut told = note(&oldest, text);
             // It stands for nothing that is in the ring.
             Mark::record(mark.abi()).put(&mut told);
             out.extend_from_slice(&told);
+        };
+        if !std::mem::replace(&mut self.begun, true) && slot.met != Tally::default() {
+            tell(&slot.met.late());
+        }
+        if slot.pos < ring.tail() {
+            let lost = ring.gone() - slot.met;
+            (slot.pos, slot.met) = (ring.tail(), ring.gone());
+            tell(&lost.text());
         }
         let told = out.len();
         let pos = slot.pos;

@@ -22,6 +22,11 @@ impl Tally {
         format!("lost {} records, {} bytes", self.records, self.bytes)
     }
 
+    /// How a stream tells that it begins late.
+    pub(super) fn late(self) -> String {
+        format!("begins after {} records, {} bytes", self.records, self.bytes)
+    }
+
     /// How the end of a stream is told that was given this.
     pub(super) fn end(self, lost: u64) -> String {
         format!("end: {} records, {} bytes, {lost} lost", self.records, self.bytes)

@@ -160,8 +160,14 @@ fn policy_overwrite_lets_the_oldest_go_and_survives_its_readers() {
     }
     let seen = read(&mut sink.reader());
     assert_eq!((seen[0].as_str(), seen.last().unwrap().as_str()), ("emul linux", "199"));
-    let numbers: Vec<u64> = seen[1..].iter().map(|w| w.parse().unwrap()).collect();
+    let numbers: Vec<u64> = seen[2..].iter().map(|w| w.parse().unwrap()).collect();
     assert!(numbers.windows(2).all(|w| w[0] + 1 == w[1]), "whole and in order: {numbers:?}");
+    let late = format!(
+        "begins after {} records, {} bytes",
+        numbers[0],
+        numbers[0] * (record::HEADER_LEN as u64 + 500)
+    );
+    assert!(seen[1].ends_with(&late), "{} and not {late}", seen[1]);
 }
 
 #[test]

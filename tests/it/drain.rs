@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use ktrace::record::Body;
@@ -11,6 +12,7 @@ use nix::sys::signal::Signal;
 use crate::support::mount::Mount;
 use crate::support::stream::{Rec, decode};
 use crate::support::tracee::Tracee;
+use crate::support::user::{AS_A, AS_B, under};
 use crate::support::{Running, command, need, output, stdout, wait_for};
 
 fn ktrace(mount: &Mount, args: &[&str]) -> std::process::Output {
@@ -63,6 +65,97 @@ fn ktrace_of_a_process_returns_at_once_and_tracing_goes_on() {
         decoder.finish().is_ok()
     });
     assert!(stdout(command("kdump").arg("-f").arg(&file)).contains("CALL"));
+}
+
+#[test]
+fn a_second_ktrace_into_the_same_file_leaves_whole_records() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let file = mount.scratch().join("out");
+    let name = file.to_str().unwrap();
+    let busy = || Running::spawn(Command::new("sh").args(["-c", "while :; do sleep 0.01; done"]));
+    let (first, second) = (busy(), busy());
+    assert!(ktrace(&mount, &["-i", "-f", name, "-p", &first.pid().to_string()]).status.success());
+    wait_for("calls", || calls(&file) > 100);
+    // It empties the file, and what is traced into it goes on there.
+    assert!(ktrace(&mount, &["-i", "-f", name, "-p", &second.pid().to_string()]).status.success());
+    wait_for("both again", || {
+        let recs = decode_whole(&fs::read(&file).unwrap());
+        [&first, &second].iter().all(|p| recs.iter().any(|rec| rec.pid() == p.pid()))
+    });
+    assert!(ktrace(&mount, &["-c", "-f", name]).status.success());
+    wait_for("a file of whole records", || {
+        let bytes = fs::read(&file).unwrap();
+        let whole: usize = decode_whole(&bytes).iter().map(Rec::len).sum();
+        whole == bytes.len()
+    });
+}
+
+#[test]
+fn two_users_share_no_trace_file() {
+    need!("fuse", "ptrace", "setpriv");
+    let mount = Mount::new();
+    let file = mount.scratch().join("out");
+    fs::set_permissions(mount.scratch(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let set = |caller: &str, pid: i32, file: &std::path::Path| {
+        let mut shell = under(caller);
+        let script = "echo 'set syscall fd=7' 7>>\"$2\" > \"$0/$1/ctl\" || cat \"$0/error_log\"";
+        shell.args(["bash", "-p", "-c", script]).arg(mount.point()).arg(pid.to_string()).arg(file);
+        stdout(&mut shell)
+    };
+    let sleep = |caller: &str| Running::spawn(under(caller).args(["sleep", "1000"]).stdout(Stdio::null()));
+    let (of_a, of_b, of_root) = (sleep(AS_A), sleep(AS_B), sleep(""));
+    let sink = |process: &Running| {
+        let stat = mount.read(format!("{}/stat", process.pid()));
+        stat.lines().find_map(|line| line.strip_prefix("trace_file ")).unwrap().to_owned()
+    };
+    assert_eq!(set(AS_A, of_a.pid(), &file), "");
+    for (caller, process) in [(AS_B, &of_b), ("", &of_root)] {
+        let said = set(caller, process.pid(), &file);
+        assert!(said.contains("EACCES") && said.contains("uid 61001"), "{said}");
+    }
+    // A device keeps nothing: each has one of their own.
+    let null = std::path::Path::new("/dev/null");
+    for (caller, process) in [(AS_A, &of_a), (AS_B, &of_b), ("", &of_root)] {
+        assert_eq!(set(caller, process.pid(), null), "");
+    }
+    assert!(sink(&of_a) != sink(&of_b) && sink(&of_b) != sink(&of_root));
+}
+
+#[test]
+fn a_terminal_is_the_one_that_is_meant() {
+    need!("fuse", "ptrace", "python3");
+    let mount = Mount::new();
+    // Each session writes into /dev/tty, a name that all terminals share.
+    let source = "import os, pty, sys
+point = sys.argv[1]
+seen = []
+sessions = [pty.fork() for _ in range(1)]
+def session(word):
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execvp('bash', ['bash', '-c', 'stty raw -echo; exec 9>/dev/tty; echo set namei +inherit fd=9 > $0/$$/ctl && : < /nosuch/$1; echo clear > $0/$$/ctl; echo over', point, word])
+    return master
+def all(master):
+    got = b''
+    while b'over' not in got:
+        got += os.read(master, 65536)
+    return got
+masters = [session('one'), session('two')]
+got = [all(m) for m in masters]
+print([[w in g for w in (b'/nosuch/one', b'/nosuch/two')] for g in got])
+m, s = os.openpty()
+ctl = os.open(point + '/self/ctl', os.O_WRONLY)
+try:
+    os.write(ctl, b'set namei fd=%d' % m)
+except OSError as e:
+    print(e.errno)
+";
+    let source = source.replace("sessions = [pty.fork() for _ in range(1)]\n", "");
+    let said = stdout(Command::new("python3").args(["-c", &source]).arg(mount.point()));
+    assert_eq!(said, format!("[[True, False], [False, True]]\n{}\n", libc::EINVAL));
 }
 
 /// The records that are whole: the last may just be on its way.

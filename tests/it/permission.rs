@@ -187,6 +187,38 @@ fn a_caller_whose_process_cannot_be_seen_is_refused_with_the_reason() {
     let _ = fs::remove_dir_all(dir);
 }
 
+/// A privileged program writes its error messages wherever its user has sent them, and its user gives it its name.
+#[test]
+fn a_privileged_program_is_nobodys_hand() {
+    need!("fuse", "ptrace", "setpriv");
+    let mount = Mount::new();
+    let dir = mount.scratch();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let id = dir.join("id");
+    fs::copy("/usr/bin/id", &id).unwrap();
+    fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).unwrap();
+    let victim = Running::spawn(Command::new("sleep").arg("1000").stdout(Stdio::null()));
+    let pid = victim.pid();
+    for (caller, done) in [(AS_A, false), ("", true)] {
+        for ctl in ["$0/ctl", "$0/$1/ctl"] {
+            let name = if ctl == "$0/ctl" { format!("set namei pid={pid}") } else { "set namei".to_owned() };
+            // Its own process's `ctl` is the user's to open; the root's is everybody's.
+            let own = if ctl == "$0/ctl" { pid.to_string() } else { "self".to_owned() };
+            let script =
+                format!("exec -a \"$2\n\" \"$3\" --no-such-option 2> \"{ctl}\"").replace("\\n", "\n");
+            let mut command = under(caller);
+            command.args(["bash", "-p", "-c", &script]).arg(mount.point()).args([&own, &name]).arg(&id);
+            output(&mut command);
+            if ctl == "$0/ctl" {
+                assert_eq!(mount.read(format!("{pid}/ctl")) != "clear\n", done, "by {caller:?}");
+                mount.set(pid, "clear");
+            }
+        }
+    }
+    let log = mount.log();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
 #[test]
 fn a_descriptor_that_was_passed_on_is_judged_by_who_writes() {
     need!("fuse", "ptrace", "setpriv");

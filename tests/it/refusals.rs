@@ -39,6 +39,8 @@ fn no_facility_is_einval() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let sleep = sleeper();
+    // R35: what is wrong with the file comes first.
+    assert_eq!(mount.refused(sleep.pid(), "set fd=99\n").0, libc::EBADF);
     for line in ["set\n", "set policy=drop\n"] {
         let (errno, log) = mount.refused(sleep.pid(), line);
         assert_eq!(errno, libc::EINVAL, "{line:?}: {log}");

@@ -26,6 +26,11 @@ impl Rec {
         Record { header: self.header, raw: &self.raw, offset: self.offset }.body()
     }
 
+    /// Header and body.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len() + ktrace::record::HEADER_LEN
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.header.stamp.pid
     }

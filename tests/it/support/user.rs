@@ -12,6 +12,9 @@ pub(crate) const OTHER: u32 = 61_009;
 /// Before a command that user A makes.
 pub(crate) const AS_A: &str = "setpriv --reuid=$A --regid=$A --clear-groups";
 
+/// And user B.
+pub(crate) const AS_B: &str = "setpriv --reuid=$B --regid=$B --clear-groups";
+
 /// The command that these words begin; `$A`, `$B` and `$O` stand for the ids.
 pub(crate) fn under(line: &str) -> Command {
     let line =
