@@ -101,6 +101,7 @@ impl Observer {
         {
             // The program has made this call once: neither its end nor its new beginning happened for it.
             task.held = None;
+            self.switches(task, false);
             return Resume::Enter;
         }
         self.flush(task);
@@ -195,16 +196,18 @@ impl Observer {
         }
     }
 
-    /// A signal is about to be delivered, or its handler was reached (hazard 10).
+    /// The record of a caught signal on its way, at the stop that follows its delivery: true where that is its handler's
+    /// first instruction (hazard 10).
+    pub(super) fn arrived(&mut self, task: &mut Task, stopped: &Stopped, signo: i32) -> bool {
+        let Some((began, mut psig)) = task.signal.take() else { return false };
+        let arrived = signo == libc::SIGTRAP;
+        psig.action = stopped.registers().map_or(0, |regs| if arrived { regs.rip } else { 0 });
+        self.psig(task, began, psig);
+        arrived
+    }
+
+    /// A signal is about to be delivered.
     pub(super) fn signal(&mut self, task: &mut Task, stopped: &Stopped, signo: i32, time: Time) -> Resume {
-        if let Some((began, mut psig)) = task.signal.take() {
-            let arrived = signo == libc::SIGTRAP;
-            psig.action = stopped.registers().map_or(0, |regs| if arrived { regs.rip } else { 0 });
-            self.psig(task, began, psig);
-            if arrived {
-                return Resume::With(0);
-            }
-        }
         let psig_on = task.trace.as_ref().is_some_and(|t| t.facs.contains(Facs::PSIG));
         // Without the facility the action matters only to a call that an ignored signal has ended.
         let action = signals::action(task.tid, signo);
@@ -248,6 +251,8 @@ impl Observer {
         task.restarting = false;
         if let Some((time, result)) = task.held.take() {
             self.over(task, time, result);
+            // They waited for that.
+            self.switches(task, false);
         }
     }
 

@@ -142,9 +142,15 @@ impl Tracer {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);
+        // It was on its way before the thread was switched out on the way to its handler.
+        let arrived = match stop {
+            Stop::Signal(signal) => self.observer.arrived(task, &stopped, signal),
+            _ => false,
+        };
         // Those of a set-id exec are nobody's to see: whether it is one is looked at first.
-        if (task.switches.is_some() || task.wants_switches()) && !matches!(stop, Stop::Exec(_)) {
-            // What was before this stop comes before its records.
+        let sees = task.switches.is_some() || task.wants_switches();
+        if sees && task.held.is_none() && !matches!(stop, Stop::Exec(_)) {
+            // What was before this stop comes before its records, and after a result that is held back.
             self.observer.switches(task, false);
         }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
@@ -165,7 +171,10 @@ impl Tracer {
                 self.go_on(stopped, how);
             }
             Stop::Signal(signal) => {
-                let how = self.observer.signal(task, &stopped, signal, time);
+                let how = match arrived {
+                    true => Resume::With(0),
+                    false => self.observer.signal(task, &stopped, signal, time),
+                };
                 measure(task, &meter, time);
                 self.go_on(stopped, how);
             }
