@@ -502,6 +502,11 @@ impl Decoder {
         Ok(Some(Record { header, raw, offset }))
     }
 
+    /// Bytes of the stream that were whole records so far.
+    pub fn taken(&self) -> u64 {
+        self.base + self.at as u64
+    }
+
     /// To be called at the end of the stream: bytes left over are a record cut short.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
-use ktrace::dump::{Check, Emulation, Json, Options, Printer, Summary};
+use ktrace::dump::{Check, Emulation, Json, Options, Printer, Summary, print_parallel};
 use ktrace::facility::Facs;
 use ktrace::record::{Decoder, Record};
 
@@ -18,6 +18,8 @@ use ktrace::record::{Decoder, Record};
 const DEFAULT_FILE: &str = "ktrace.out";
 /// How often `-l` looks for more.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// A file of more bytes is printed by several threads.
+const MANY: u64 = 4 << 20;
 
 /// Prints the records of a ktrace stream: a trace file of the filesystem, or a file that ktrace wrote.
 #[derive(Parser)]
@@ -121,20 +123,27 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> io::Result<ExitCode> {
     let options = options(cli).map_err(io::Error::other)?;
-    let mut input = open(cli.file.as_deref().or(cli.input.as_deref()))?;
+    let (mut input, size) = open(cli.file.as_deref().or(cli.input.as_deref()))?;
     let mut sink = match cli.format {
         _ if cli.verify => Sink::Check(Check::new(options.emulation)),
         _ if cli.summary => Sink::Summary(Summary::new(options)),
         Format::Text => Sink::Text(Printer::new(options)),
         Format::Json => Sink::Json(Json::new(options)),
     };
-    let fault = copy(&mut input, &mut sink, cli.follow)?;
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
+    let fault = match sink {
+        Sink::Text(printer) if size > MANY && threads > 1 && !cli.follow => {
+            sink = Sink::Printed;
+            print_parallel(&mut input, printer, threads, &mut io::stdout().lock())?
+        }
+        _ => copy(&mut input, &mut sink, cli.follow)?,
+    };
     if let Some(fault) = &fault {
         eprintln!("kdump: {fault}");
     }
     let mut text = Vec::new();
     let whole = match sink {
-        Sink::Text(_) | Sink::Json(_) => true,
+        Sink::Text(_) | Sink::Json(_) | Sink::Printed => true,
         Sink::Check(check) => check.finish(&mut text),
         Sink::Summary(summary) => {
             summary.finish(&mut text);
@@ -149,6 +158,8 @@ fn run(cli: &Cli) -> io::Result<ExitCode> {
 /// What becomes of records.
 enum Sink {
     Text(Printer),
+    /// Everything is printed.
+    Printed,
     Json(Json),
     Check(Check),
     Summary(Summary),
@@ -158,6 +169,7 @@ impl Sink {
     fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         match self {
             Sink::Text(printer) => printer.record(record, out),
+            Sink::Printed => {}
             Sink::Json(json) => json.record(record, out),
             Sink::Check(check) => check.record(record, out),
             Sink::Summary(summary) => summary.record(record),
@@ -200,15 +212,19 @@ fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Optio
     }
 }
 
-fn open(file: Option<&Path>) -> io::Result<Box<dyn Read>> {
+/// The input, and its size where it is a regular file.
+fn open(file: Option<&Path>) -> io::Result<(Box<dyn Read>, u64)> {
     let path = match file {
-        Some(path) if path == Path::new("-") => return Ok(Box::new(io::stdin())),
+        Some(path) if path == Path::new("-") => return Ok((Box::new(io::stdin()), 0)),
         Some(path) => path,
-        None if !io::stdin().is_terminal() => return Ok(Box::new(io::stdin())),
+        None if !io::stdin().is_terminal() => return Ok((Box::new(io::stdin()), 0)),
         None => Path::new(DEFAULT_FILE),
     };
     match File::open(path) {
-        Ok(file) => Ok(Box::new(file)),
+        Ok(file) => {
+            let size = file.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+            Ok((Box::new(file), size))
+        }
         Err(e) => Err(io::Error::other(format!("{}: {}", path.display(), message(&e)))),
     }
 }

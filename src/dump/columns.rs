@@ -4,13 +4,23 @@ use super::{Options, put, text};
 use crate::record::{Header, Time};
 
 /// Writes them, and remembers what the times are relative to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
     first: Option<Time>,
     last: Option<Time>,
 }
 
 impl Columns {
+    /// Takes note of a record that is shown elsewhere.
+    pub(super) fn pass(&mut self, options: &Options, h: &Header) {
+        if options.elapsed {
+            self.first.get_or_insert(h.stamp.time);
+        }
+        if options.relative {
+            self.last = Some(h.stamp.time);
+        }
+    }
+
     pub(super) fn put(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
         put!(out, "{:6} ", h.stamp.pid);
         // Version 0 has no threads, and microseconds.

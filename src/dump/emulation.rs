@@ -42,7 +42,7 @@ impl Emulation {
 
 /// The emulation of every process of a stream, by its EMUL records, and of every call that has not returned: an exec
 /// changes the first while the call is under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Emulations {
     default: Emulation,
     /// Those that differ from the default.

@@ -9,7 +9,7 @@ use crate::errno;
 use crate::record::*;
 
 /// Prints records as kdump does. One for each stream: it follows the emulation of each process, and the times.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Printer {
     options: Options,
     emulations: Emulations,
@@ -28,9 +28,7 @@ impl Printer {
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let (h, body) = (&record.header, record.body());
         let emulation = self.emulations.record(&h.stamp, &body);
-        // That a stream has ended is seen without it: only --verify needs it.
-        let is_end = matches!(body, Body::User { id: STREAM_ID, data } if data.starts_with(STREAM_END));
-        if self.options.wants(record) && !is_end {
+        if self.shows(record, &body) {
             let start = out.len();
             self.columns.put(&self.options, h, out);
             if self.options.abi {
@@ -43,6 +41,21 @@ impl Printer {
             let column = out.len() - start;
             self.body(body, emulation, column, out);
         }
+    }
+
+    /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
+    pub(super) fn pass(&mut self, record: &Record<'_>) {
+        let body = record.body();
+        self.emulations.record(&record.header.stamp, &body);
+        if self.shows(record, &body) {
+            self.columns.pass(&self.options, &record.header);
+        }
+    }
+
+    fn shows(&self, record: &Record<'_>, body: &Body<'_>) -> bool {
+        // That a stream has ended is seen without it: only --verify needs it.
+        let is_end = matches!(body, Body::User { id: STREAM_ID, data } if data.starts_with(STREAM_END));
+        self.options.wants(record) && !is_end
     }
 
     fn body(&self, body: Body<'_>, emulation: Emulation, column: usize, out: &mut Vec<u8>) {

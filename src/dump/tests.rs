@@ -307,3 +307,62 @@ proptest! {
         prop_assert_eq!(text.chars().find(moves), None);
     }
 }
+
+/// A stream of many processes, calls that span pieces, and ABIs that change.
+fn long_stream(records: u32) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for n in 0..records {
+        let pid = (n % 7) as i32;
+        let time = Time { sec: 1_000_000 + i64::from(n / 3), nsec: i64::from(n % 3) };
+        let stamp = Stamp { time, pid, tid: pid, comm: Comm::new(b"many") };
+        let body = match n % 61 {
+            0 => Body::Emul([&b"linux"[..], b"linux32", b"netbsd"][(n % 3) as usize]),
+            1 => Body::Genio { fd: 3, write: n % 2 == 0, data: &[n as u8; 900] },
+            r if r % 2 == 0 => {
+                Body::Syscall { code: (n % 300) as i32, args: Args::Words(&[u64::from(n), 2]) }
+            }
+            _ => Body::Sysret { code: ((n + 293) % 300) as i16, error: 0, retval: i64::from(n), retval_1: 0 },
+        };
+        encode(&mut stream, &stamp, &body);
+    }
+    stream
+}
+
+#[test]
+fn several_threads_print_what_one_prints() {
+    let stream = long_stream(60_000);
+    assert!(stream.len() > 4 << 20, "several pieces");
+    for options in [
+        Options::default(),
+        Options { elapsed: true, relative: true, abi: true, ..Options::default() },
+        Options { facs: Some(Facs::SYSRET), relative: true, pid: Some(3), ..Options::default() },
+    ] {
+        for cut in [stream.len(), stream.len() - 5, 0] {
+            let bytes = &stream[..cut];
+            let mut printer = Printer::new(options.clone());
+            let mut decoder = Decoder::new();
+            decoder.feed(bytes);
+            let mut one = Vec::new();
+            while let Some(record) = decoder.next_record().unwrap() {
+                printer.record(&record, &mut one);
+            }
+            let fault = decoder.finish().err().map(|e| e.to_string());
+            let mut several = Vec::new();
+            let printer = Printer::new(options.clone());
+            assert_eq!(print_parallel(&mut &*bytes, printer, 3, &mut several).unwrap(), fault);
+            assert!(one == several, "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_the_midst_is_told_after_all_that_is_good() {
+    let mut stream = long_stream(30_000);
+    let good = stream.len();
+    stream.extend_from_slice(&[0xff; 100]);
+    stream.extend(long_stream(1000));
+    let mut text = Vec::new();
+    let fault = print_parallel(&mut &stream[..], Printer::new(Options::default()), 2, &mut text).unwrap();
+    assert!(fault.unwrap().starts_with(&format!("byte {good}: ")));
+    assert!(text.iter().filter(|&&b| b == b'\n').count() >= 30_000);
+}
