@@ -56,6 +56,8 @@ pub struct Set {
     pub inherit: bool,
     /// `+descend`.
     pub descend: bool,
+    /// `+seccomp`.
+    pub seccomp: bool,
     /// `policy=`.
     pub policy: Option<Policy>,
     /// `size=`, bytes.
@@ -87,6 +89,7 @@ pub struct Clear {
 enum Opt {
     Inherit,
     Descend,
+    Seccomp,
     Policy,
     Size,
     Backend,
@@ -98,11 +101,12 @@ enum Opt {
 }
 
 /// Every option word. One that ends in `=` takes a value.
-const OPTIONS: [(&str, Opt); 12] = [
+const OPTIONS: [(&str, Opt); 13] = [
     ("+inherit", Opt::Inherit),
     ("-i", Opt::Inherit),
     ("+descend", Opt::Descend),
     ("-d", Opt::Descend),
+    ("+seccomp", Opt::Seccomp),
     ("policy=", Opt::Policy),
     ("size=", Opt::Size),
     ("backend=", Opt::Backend),
@@ -246,6 +250,7 @@ fn apply(opt: Opt, word: Word<'_>, set: &mut Set) -> Result<()> {
     match opt {
         Opt::Inherit => set.inherit = true,
         Opt::Descend => set.descend = true,
+        Opt::Seccomp => set.seccomp = true,
         Opt::Policy => {
             let unknown =
                 |()| value.error(format_args!("unknown policy {value}: stop, drop, block or overwrite"));
@@ -362,6 +367,9 @@ impl fmt::Display for Set {
             (false, false) => write!(f, " {}", self.facs)?,
         }
         flags(f, self.inherit, self.descend)?;
+        if self.seccomp {
+            f.write_str(" +seccomp")?;
+        }
         if let Some(policy) = self.policy {
             write!(f, " policy={policy}")?;
         }

@@ -41,6 +41,7 @@ pub mod policy;
 pub mod proc;
 pub mod ptrace;
 pub mod record;
+pub mod seccomp;
 pub mod signal;
 pub mod sink;
 pub mod stream;

@@ -231,6 +231,8 @@ pub struct Trace {
     pub inherit: bool,
     /// `KTRFAC_ROOT`: set by uid 0, and kept across a set-id exec (R18, R23).
     pub root: bool,
+    /// What is not wanted does not stop, once the process has a filter of its own for that ([`crate::seccomp`]).
+    pub seccomp: bool,
     /// Only these system calls, all where `None`.
     pub calls: Option<Arc<Calls>>,
     /// Name of the backend that watches.
@@ -256,6 +258,7 @@ impl Trace {
             facs: self.facs,
             inherit: self.inherit,
             root: self.root,
+            seccomp: self.seccomp,
             calls: self.calls.clone(),
             backend: self.backend,
             writer: self.sink().writer(),

@@ -160,6 +160,22 @@ pub(crate) fn take_ids(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Gives the calling thread a seccomp filter, for good, and the promise to gain no privilege that the kernel asks for
+/// (`PR_SET_NO_NEW_PRIVS`).
+///
+/// # Errors
+/// What prctl(2) or seccomp(2) says.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: these arguments are numbers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: the kernel reads `len` instructions, and no more than that many are there.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    Errno::result(done).map(drop)
+}
+
 /// pidfd_getfd(2): a descriptor of another process, as one of ours.
 pub(crate) fn pidfd_getfd(pidfd: &OwnedFd, fd: i32) -> nix::Result<OwnedFd> {
     // SAFETY: takes three integers, touches no memory of ours.

@@ -163,6 +163,14 @@ pub struct Syscall {
     pub io: Option<Io>,
 }
 
+/// True for the calls after which a process may be dumpable no longer, or again: `PR_SET_DUMPABLE` and those that change
+/// ids or capabilities (`commit_creds` of the kernel's kernel/cred.c).
+pub fn changes_access(name: &str) -> bool {
+    let ids = name.strip_prefix("set").map(|ids| ids.strip_suffix("32").unwrap_or(ids));
+    let ids = ids.is_some_and(|ids| ids.ends_with("uid") || ids.ends_with("gid") && ids != "pgid");
+    ids || matches!(name, "prctl" | "capset" | "unshare" | "setns")
+}
+
 /// Largest number of a call that the tables know, plus one.
 pub const NUMBERS: usize = 548;
 /// The bit that tells a call of x32 from one of x86-64 (`__X32_SYSCALL_BIT`).

@@ -39,6 +39,12 @@ struct Options {
     /// Future children inherit tracing
     #[arg(short = 'i')]
     inherit: bool,
+    /// These system calls only, !NAME for all but these
+    #[arg(long, value_name = "NAME,...")]
+    calls: Option<String>,
+    /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
+    #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]
+    seccomp_bpf: bool,
     /// Give tracing up where records do not fit, instead of making the traced wait
     #[arg(short = 'n')]
     never_wait: bool,
@@ -92,7 +98,15 @@ fn run(options: &Options) -> Result<(), Failure> {
         None => Whom::Command(options.command.clone()),
     };
     let policy = if options.never_wait { Policy::Stop } else { Policy::Block };
-    let request = Request { facs, inherit: options.inherit, descend: options.descend, policy, fd: None };
+    let request = Request {
+        facs,
+        inherit: options.inherit,
+        descend: options.descend,
+        policy,
+        fd: None,
+        calls: options.calls.clone(),
+        seccomp: options.seccomp_bpf,
+    };
     let mut out = Records::to(&options.file, options.append, options.sync, options.version_out)?;
     match (Mount::find(), out.as_stream()) {
         (Some(mount), Some(file)) => return launch::hand_over(&mount, &whom, &request, file),

@@ -55,6 +55,12 @@ struct Cli {
     /// Future children inherit tracing
     #[arg(short = 'i')]
     inherit: bool,
+    /// These system calls only, !NAME for all but these
+    #[arg(long, value_name = "NAME,...", conflicts_with = "infile")]
+    calls: Option<String>,
+    /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
+    #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]
+    seccomp_bpf: bool,
     /// At the end of the file of -f, wait for more
     #[arg(short = 'l', requires = "infile")]
     follow: bool,
@@ -134,7 +140,15 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         None => Whom::Command(cli.command.clone()),
     };
     let policy = if cli.never_wait { Policy::Stop } else { Policy::Block };
-    let request = Request { facs, inherit: cli.inherit, descend: cli.descend, policy, fd: None };
+    let request = Request {
+        facs,
+        inherit: cli.inherit,
+        descend: cli.descend,
+        policy,
+        fd: None,
+        calls: cli.calls.clone(),
+        seccomp: cli.seccomp_bpf,
+    };
     let (session, followed) = match &cli.outfile {
         Some(path) => {
             let mut out = Records::to(path, cli.append, cli.sync, cli.version_out)?;

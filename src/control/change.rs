@@ -41,6 +41,11 @@ impl Ktrace {
         if set.size.is_some_and(|size| size > SIZE_MAX) {
             return Err(Error::invalid(format!("size= is more than {SIZE_MAX} bytes")));
         }
+        if set.seccomp && !set.inherit {
+            return Err(Error::invalid(
+                "+seccomp needs +inherit: a child has the filter too, and needs its tracer",
+            ));
+        }
         let backend = self.backend(set.backend.as_deref())?;
         backend.can(&Want { facs: set.facs, policy: set.policy.unwrap_or(self.options.policy) })?;
         let aim = Aim::new(file, set.target)?;
@@ -148,6 +153,11 @@ impl Ktrace {
         let _changing = lock(&proc)?;
         let old = proc.trace();
         only_root_changes_roots(root, &proc, old.as_deref())?;
+        if set.seccomp && caller.process() != id.pid {
+            return Err(Error::invalid(
+                "+seccomp is for the process itself, which is about to make its filter",
+            ));
+        }
         let backend = match (&set.backend, &old) {
             (None, Some(old)) => self.backend(Some(old.backend))?,
             (name, _) => self.backend(name.as_deref())?,
@@ -163,6 +173,7 @@ impl Ktrace {
             facs: set.facs | all | same.map_or(Facs::empty(), |t| t.facs),
             inherit: set.inherit || same.is_some_and(|t| t.inherit),
             root: root || same.is_some_and(|t| t.root),
+            seccomp: set.seccomp,
             calls: set.calls.clone().or_else(|| same.and_then(|t| t.calls.clone())),
             backend: backend.name(),
             writer,

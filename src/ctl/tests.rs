@@ -134,13 +134,13 @@ fn policy() -> impl Strategy<Value = Option<Policy>> {
 }
 
 prop_compose! {
-    fn any_set()(facs in facs(), all: bool, inherit: bool, descend: bool, policy in policy(),
+    fn any_set()(facs in facs(), all: bool, inherit: bool, descend: bool, seccomp: bool, policy in policy(),
                  size in proptest::option::of(1..usize::MAX), backend in proptest::option::of("[b-z][a-z0-9]{0,5}"),
                  fd in proptest::option::of(0..i32::MAX), calls in proptest::option::of("(!?read|!openat,!futex|write)"),
                  target in target()) -> Command {
         let inherit = inherit || (facs.is_empty() && !all);
         let calls = calls.map(|list| Arc::new(Calls::parse(&list).unwrap()));
-        Command::Set(Set { facs, all, inherit, descend, policy, size, backend, fd, calls, target })
+        Command::Set(Set { facs, all, inherit, descend, seccomp, policy, size, backend, fd, calls, target })
     }
 }
 

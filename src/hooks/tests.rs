@@ -10,7 +10,7 @@ const PID: i32 = 1;
 
 fn trace(facs: Facs, policy: Policy, root: bool, owner: u32) -> Trace {
     let sink = Sink::new(SIZE_MIN, policy, owner, &Budget::new(1 << 20), None).unwrap();
-    Trace { facs, inherit: false, root, calls: None, backend: "fake", writer: sink.writer() }
+    Trace { facs, inherit: false, root, seccomp: false, calls: None, backend: "fake", writer: sink.writer() }
 }
 
 fn stamp() -> Stamp {

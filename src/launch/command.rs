@@ -20,8 +20,12 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, access};
 
+use super::request::{Request, Target};
 use super::{Failure, LAUNCHER};
+use crate::facility::Facs;
+use crate::seccomp;
 use crate::sys::{self, Image};
+use crate::syscall::Calls;
 
 /// At which step a launcher failed: the first byte of its answer; the errno follows.
 const STEP_CTL: u8 = b'c';
@@ -71,11 +75,13 @@ impl Launcher {
         self.child.id() as i32
     }
 
-    /// Lets it write `line` to its `ctl` under `mount`, and become the command.
-    pub(super) fn go(mut self, mount: &Path, line: &str) -> Result<Child, NotStarted> {
+    /// Lets it write what is asked for to its `ctl` under `mount`, and become the command.
+    pub(super) fn go(mut self, mount: &Path, request: &Request) -> Result<Child, NotStarted> {
         let mut message = mount.as_os_str().as_bytes().to_vec();
-        message.push(0);
-        message.extend_from_slice(line.as_bytes());
+        for part in [request.filter(), request.set_line(Target::Own)] {
+            message.push(0);
+            message.extend_from_slice(part.as_bytes());
+        }
         let mut answer = Vec::new();
         let talked = (&self.link)
             .write_all(&message)
@@ -183,20 +189,33 @@ fn run(args: &mut dyn Iterator<Item = OsString>) -> Option<()> {
 
     let mut message = Vec::new();
     link.read_to_end(&mut message).ok()?;
-    let end = message.iter().position(|&b| b == 0)?;
-    let ctl = Path::new(OsStr::from_bytes(&message[..end])).join("self/ctl");
-    let line = &message[end + 1..];
+    let mut parts = message.splitn(3, |&b| b == 0);
+    let (mount, words, line) = (parts.next()?, parts.next()?, parts.next()?);
+    let ctl = Path::new(OsStr::from_bytes(mount)).join("self/ctl");
+    let filter = filter(words);
     let (step, errno) = match OpenOptions::new().write(true).open(ctl) {
         Err(e) => (STEP_CTL, Errno::from_raw(e.raw_os_error().unwrap_or(0))),
         Ok(ctl) => match nix::unistd::write(&ctl, line) {
             Err(errno) => (STEP_CTL, errno),
             // From here to the exec nothing else may be called: it would be recorded.
-            Ok(_) => (STEP_EXEC, image.exec()),
+            Ok(_) => match filter.as_deref().map_or(Ok(()), sys::install_filter) {
+                Ok(()) => (STEP_EXEC, image.exec()),
+                Err(errno) => (STEP_EXEC, errno),
+            },
         },
     };
     let mut answer = vec![step];
     answer.extend_from_slice(&(errno as i32).to_le_bytes());
     link.write_all(&answer).ok()
+}
+
+/// The filter that [`Request::filter`] asks for.
+fn filter(words: &[u8]) -> Option<Vec<seccomp::Instruction>> {
+    let (facs, calls) = std::str::from_utf8(words).ok()?.split_once(' ')?;
+    let facs = Facs::from_bits_truncate(facs.parse().ok()?);
+    // The daemon has refused what cannot be read.
+    let calls = Some(calls).filter(|calls| !calls.is_empty()).and_then(|calls| Calls::parse(calls).ok());
+    Some(seccomp::program(facs, calls.as_ref()))
 }
 
 #[cfg(test)]

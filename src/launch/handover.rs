@@ -51,7 +51,7 @@ fn run(
             return Err(failure);
         }
     };
-    let child = launcher.go(mount.point(), &request.set_line(Target::Own)).map_err(|error| match error {
+    let child = launcher.go(mount.point(), request).map_err(|error| match error {
         NotStarted::Ctl(errno) => refused(mount, "cannot trace the command", errno),
         NotStarted::Other(failure) => failure,
     })?;

@@ -40,6 +40,10 @@ pub struct Request {
     pub policy: Policy,
     /// The descriptor of ours that the records go to; `None` where we read them.
     pub fd: Option<i32>,
+    /// These calls only.
+    pub calls: Option<String>,
+    /// Of a command: calls that are not wanted do not stop, by a filter of its own.
+    pub seccomp: bool,
 }
 
 impl Request {
@@ -61,6 +65,15 @@ impl Request {
         Ok(facs)
     }
 
+    /// Of which calls a command's own filter is to be, for its launcher: the facilities' bits and the list of calls; empty
+    /// where none is wanted.
+    pub(super) fn filter(&self) -> String {
+        match self.seccomp {
+            true => format!("{} {}", self.facs.bits(), self.calls.as_deref().unwrap_or_default()),
+            false => String::new(),
+        }
+    }
+
     /// The line that sets this.
     pub fn set_line(&self, target: Target) -> String {
         let mut line = format!("set {}", names(self.facs));
@@ -69,6 +82,12 @@ impl Request {
         }
         if self.descend {
             line += " +descend";
+        }
+        if self.seccomp {
+            line += " +seccomp";
+        }
+        if let Some(calls) = &self.calls {
+            line += &format!(" calls={calls}");
         }
         if let Some(fd) = self.fd {
             line += &format!(" fd={fd}");
@@ -94,14 +113,29 @@ mod tests {
     use super::*;
 
     fn request(facs: Facs) -> Request {
-        Request { facs, inherit: false, descend: false, policy: Policy::Block, fd: None }
+        Request {
+            facs,
+            inherit: false,
+            descend: false,
+            policy: Policy::Block,
+            fd: None,
+            calls: None,
+            seccomp: false,
+        }
     }
 
     #[test]
     fn a_line_for_ctl() {
         let mut r = request(Facs::SYSCALL | Facs::NAMEI);
         assert_eq!(r.set_line(Target::Own), "set syscall,namei policy=block\n");
-        r = Request { inherit: true, descend: true, policy: Policy::Stop, facs: Facs::all(), fd: Some(3) };
+        r = Request {
+            inherit: true,
+            descend: true,
+            policy: Policy::Stop,
+            facs: Facs::all(),
+            fd: Some(3),
+            ..r
+        };
         assert_eq!(r.set_line(Target::Pgrp(7)), "set all +inherit +descend fd=3 policy=stop pgrp=7\n");
         assert_eq!(clear_line(None, false, Target::All), "clear all\n");
         assert_eq!(clear_line(Some(Facs::GENIO), true, Target::Own), "clear genio +descend\n");

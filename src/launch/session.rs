@@ -103,7 +103,7 @@ impl Session {
                 return Err(failure);
             }
         };
-        match launcher.go(mount.point(), &request.set_line(Target::Own)) {
+        match launcher.go(mount.point(), request) {
             Ok(child) => Ok(Session { trace, mount, signals, child: Some(child), made: None }),
             Err(NotStarted::Ctl(errno)) => Err(refused(&mount, "cannot trace the command", errno)),
             Err(NotStarted::Other(failure)) => Err(failure),

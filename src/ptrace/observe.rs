@@ -166,7 +166,7 @@ impl Observer {
         task.sleep = None;
         let Some(call) = task.call.take() else { return };
         let name = call.known.map_or("", |k| k.name);
-        if setid::changes_access(name)
+        if syscall::changes_access(name)
             && let Some(trace) = &task.trace
         {
             self.look(&task.proc, at(trace, &task.stamp(time), call.abi));

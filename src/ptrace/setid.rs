@@ -32,14 +32,6 @@ pub(super) fn is_exec(call: &Syscall) -> bool {
     call.args.contains(&Arg::Argv)
 }
 
-/// True for the calls after which a process may be dumpable no longer, or again: `PR_SET_DUMPABLE` and those that change
-/// ids or capabilities (`commit_creds` of the kernel's kernel/cred.c).
-pub(super) fn changes_access(name: &str) -> bool {
-    let ids = name.strip_prefix("set").map(|ids| ids.strip_suffix("32").unwrap_or(ids));
-    let ids = ids.is_some_and(|ids| ids.ends_with("uid") || ids.ends_with("gid") && ids != "pgid");
-    ids || matches!(name, "prctl" | "capset" | "unshare" | "setns")
-}
-
 /// True where the program that `call` is about to execute would gain privilege by its file.
 pub(super) fn gains(tid: i32, call: &Call) -> bool {
     let Some(path) = program(tid, call) else { return false };

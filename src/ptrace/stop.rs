@@ -17,11 +17,16 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEVFORK
     | libc::PTRACE_O_TRACEEXEC;
 
+/// And of one that has a filter of ours: without its tracer its calls would fail, so it ends with us.
+const FILTERED: i32 = OPTIONS | libc::PTRACE_O_TRACESECCOMP | libc::PTRACE_O_EXITKILL;
+
 /// Why a thread stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stop {
     /// At the entry or exit of a system call. Owed: resume without a signal.
     Syscall,
+    /// Its own filter says that this call is to be seen: at the entry, and after that stop where there was one.
+    Seccomp,
     /// A signal is about to be delivered. Owed: resume with this signal.
     Signal(i32),
     /// Job control stopped the process. Owed: [`Stopped::listen`], so that it stays stopped (hazard 3).
@@ -122,6 +127,11 @@ impl Stopped {
         }
     }
 
+    /// From now on it stops where its filter says, and does not outlive us.
+    pub(super) fn heed_filter(&self) -> nix::Result<()> {
+        sys::set_options(self.tid, FILTERED)
+    }
+
     /// The system call it is at.
     pub(super) fn syscall_info(&self) -> nix::Result<libc::ptrace_syscall_info> {
         sys::syscall_info(self.tid)
@@ -183,6 +193,7 @@ fn classify(tid: i32, status: i32) -> Option<Change> {
             (libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE, Ok(child)) => {
                 Stop::Child(child as i32)
             }
+            (libc::PTRACE_EVENT_SECCOMP, Ok(_)) => Stop::Seccomp,
             (libc::PTRACE_EVENT_EXEC, Ok(former)) => Stop::Exec(former as i32),
             (_, Err(Errno::ESRCH)) => {
                 // Killed while stopped: its end is the next thing the wait says.

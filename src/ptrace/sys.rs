@@ -58,6 +58,12 @@ unsafe fn fetch<T>(request: libc::c_uint, tid: i32, addr: usize) -> nix::Result<
     Ok(unsafe { out.assume_init() })
 }
 
+/// Sets the options of a stopped thread.
+pub(super) fn set_options(tid: i32, options: i32) -> nix::Result<()> {
+    // SAFETY: the request takes no pointer.
+    unsafe { ptrace(libc::PTRACE_SETOPTIONS, tid, 0, options as usize) }.map(drop)
+}
+
 /// The system call a stopped thread is at.
 pub(super) fn syscall_info(tid: i32) -> nix::Result<libc::ptrace_syscall_info> {
     // SAFETY: the request writes at most as many bytes as `addr` says; the struct is plain integers.

@@ -109,6 +109,8 @@ pub(super) struct Task {
     pub(super) switches: Option<Switches>,
     /// They cannot be had.
     pub(super) blind: bool,
+    /// It has a filter that needs us: it is never let go.
+    pub(super) filtered: bool,
 }
 
 impl Task {
@@ -131,7 +133,13 @@ impl Task {
             signal: None,
             switches: None,
             blind: false,
+            filtered: group.filtered,
         }
+    }
+
+    /// True where its filter, and not every call, stops it.
+    pub(super) fn is_sifted(&self) -> bool {
+        self.filtered && self.trace.as_ref().is_some_and(|t| t.seccomp)
     }
 
     /// True where its context switches are wanted.
@@ -155,9 +163,12 @@ impl Task {
         self.comm = comm_of(self.pid, self.tid).unwrap_or(self.comm);
     }
 
-    /// True where system calls must stop it.
+    /// True where the next system call, or the end of this one, must stop it.
     pub(super) fn needs_calls(&self, privileged: bool) -> bool {
-        self.trace.as_ref().is_some_and(|t| needs_calls(t, privileged))
+        match self.is_sifted() {
+            true => self.call.is_some() || self.held.is_some(),
+            false => self.trace.as_ref().is_some_and(|t| needs_calls(t, privileged)),
+        }
     }
 }
 
@@ -189,6 +200,8 @@ pub(super) struct Group {
     pub(super) changes: Vec<Pending>,
     /// Threads were seized since all of them were last looked at: each may have been making another one (hazard 2).
     pub(super) unsure: bool,
+    /// Its threads have a filter of ours.
+    pub(super) filtered: bool,
 }
 
 /// A change that is not in force in all threads yet.
@@ -200,7 +213,15 @@ pub(super) struct Pending {
 
 impl Group {
     pub(super) fn new(proc: Arc<Proc>, meter: Arc<Meter>, trace: Option<Arc<Trace>>) -> Group {
-        Group { proc, meter, trace, threads: HashSet::new(), changes: Vec::new(), unsure: false }
+        Group {
+            proc,
+            meter,
+            trace,
+            threads: HashSet::new(),
+            changes: Vec::new(),
+            unsure: false,
+            filtered: false,
+        }
     }
 
     /// A thread more.

@@ -153,10 +153,26 @@ impl Tracer {
             // What was before this stop comes before its records, and after a result that is held back.
             self.observer.switches(task, false);
         }
+        if !task.filtered && task.trace.as_ref().is_some_and(|t| t.seccomp) {
+            // Before it makes its filter: from then on a call that no tracer stops for is ENOSYS.
+            task.filtered = stopped.heed_filter().is_ok();
+            if let Some(group) = self.groups.get_mut(&task.pid) {
+                group.filtered = task.filtered;
+            }
+        }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
         let interrupted = std::mem::take(&mut task.interrupted);
         match stop {
-            Stop::Syscall => {
+            // Its entry was stopped at already.
+            Stop::Seccomp if task.trace.is_some() && task.call.is_some() => {
+                measure(task, &meter, time);
+                stopped.resume_to_syscall(0);
+            }
+            Stop::Seccomp if task.trace.is_none() => {
+                measure(task, &meter, time);
+                self.resume(stopped, 0);
+            }
+            Stop::Syscall | Stop::Seccomp => {
                 if let Some(entered) = task.entered.take() {
                     self.pace.round_trip(tid, ns_between(entered, time));
                 }
@@ -222,7 +238,12 @@ impl Tracer {
     fn resume(&mut self, stopped: Stopped, signal: i32) {
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return stopped.cont(signal) };
-        if task.trace.is_none() {
+        if task.trace.is_none() && task.filtered {
+            // Let go, its calls would fail: it stays, and nothing of it is seen.
+            restart::put_back(task, &stopped);
+            task.call = None;
+            stopped.cont(signal);
+        } else if task.trace.is_none() {
             restart::put_back(task, &stopped);
             self.shared.sleeps.remember(tid, task.sleep);
             stopped.detach(signal);

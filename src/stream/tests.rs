@@ -14,7 +14,15 @@ const OWNER: u32 = 7;
 fn trace() -> Arc<Trace> {
     let sink = Sink::new(SIZE_MIN, Policy::Stop, OWNER, &Budget::new(1 << 20), None).unwrap();
     let writer = sink.writer();
-    Arc::new(Trace { facs: Facs::all(), inherit: false, root: false, calls: None, backend: "fake", writer })
+    Arc::new(Trace {
+        facs: Facs::all(),
+        inherit: false,
+        root: false,
+        seccomp: false,
+        calls: None,
+        backend: "fake",
+        writer,
+    })
 }
 
 fn proc() -> (ProcTable, Arc<Proc>) {

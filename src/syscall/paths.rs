@@ -36,6 +36,14 @@ pub enum Place {
 }
 
 impl Syscall {
+    /// True where it is given a path by some of its arguments.
+    pub fn may_take_path(&self) -> bool {
+        let by_argument = self.args.iter().any(|kind| matches!(kind, Arg::Path | Arg::Sockaddr));
+        by_argument
+            || self.receiver(&[0; 6]).is_some()
+            || matches!(self.name, "bpf" | "fsconfig" | "quotactl")
+    }
+
     /// The paths that this call is given in these arguments, in their order.
     pub fn paths<'a>(&'a self, args: &'a [u64; 6]) -> impl Iterator<Item = Place> + 'a {
         let arguments = self.args.iter().zip(args).enumerate().filter_map(|(i, (kind, &addr))| match kind {

@@ -186,3 +186,15 @@ fn offsets_are_as_the_abi_passes_them() {
         assert_eq!(Abi::ALL.map(|abi| of(abi, name).args.len()), counts, "{name}");
     }
 }
+
+#[test]
+fn the_calls_that_change_what_may_be_seen() {
+    let all =
+        ["setuid", "setgid32", "setresuid", "setfsgid", "setreuid32", "prctl", "capset", "unshare", "setns"];
+    assert!(all.iter().all(|name| changes_access(name)));
+    assert!(
+        !["setsid", "setpgid", "setitimer", "set_robust_list", "getuid", ""]
+            .iter()
+            .any(|n| changes_access(n))
+    );
+}

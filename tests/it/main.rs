@@ -13,6 +13,7 @@
 //! | [`permission`] | who may, over real credentials, beside what the kernel says |
 //! | [`refusals`] | bad input gets its errno and a reason, and nothing hangs |
 //! | [`rules`] | rules that only a real process proves, and recursion |
+//! | [`seccomp`] | calls that are not wanted do not stop, and nobody is hurt by the filter |
 //! | [`set_id`] | privilege and hidden memory do not reach a user's trace |
 //! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
@@ -32,6 +33,7 @@ mod moves;
 mod permission;
 mod refusals;
 mod rules;
+mod seccomp;
 mod set_id;
 mod support;
 mod switches;

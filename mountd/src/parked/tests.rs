@@ -112,6 +112,7 @@ fn traced(proc: &Proc) -> Arc<Sink> {
         facs: Facs::DEFAULT,
         inherit: false,
         root: true,
+        seccomp: false,
         calls: None,
         backend: "none",
         writer: sink.writer(),

@@ -17,6 +17,7 @@ fn open() -> (Arc<Sink>, Stream, Arc<Proc>) {
         facs: Facs::DEFAULT,
         inherit: false,
         root: true,
+        seccomp: false,
         calls: None,
         backend: "none",
         writer: sink.writer(),

@@ -11,7 +11,15 @@ const LONG: Duration = Duration::from_secs(3600);
 fn trace(inherit: bool) -> Arc<Trace> {
     let sink = Sink::new(SIZE_MIN, Policy::Stop, 0, &Budget::new(1 << 20), None).unwrap();
     let writer = sink.writer();
-    Arc::new(Trace { facs: Facs::all(), inherit, root: true, calls: None, backend: "fake", writer })
+    Arc::new(Trace {
+        facs: Facs::all(),
+        inherit,
+        root: true,
+        seccomp: false,
+        calls: None,
+        backend: "fake",
+        writer,
+    })
 }
 
 fn write(sink: &Sink) {

@@ -19,8 +19,10 @@ impl Tracer {
             .groups
             .entry(pid)
             .or_insert_with(|| Group::new(Arc::clone(proc), shared.meter_of(pid), None));
-        let had_calls = group.trace.as_ref().is_some_and(|t| needs_calls(t, shared.privileged));
-        let wants_calls = needs_calls(&trace, shared.privileged);
+        let sifted = group.filtered;
+        let stops = |t: &Arc<Trace>| needs_calls(t, shared.privileged) && !(sifted && t.seccomp);
+        let had_calls = group.trace.as_ref().is_some_and(stops);
+        let wants_calls = stops(&trace) || trace.seccomp && !sifted;
         group.trace = Some(Arc::clone(&trace));
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {

@@ -17,18 +17,29 @@ impl Tracer {
         }
         let Some(task) = self.tasks.get(&parent) else { return };
         let (proc, comm, pid) = (Arc::clone(&task.proc), task.comm, task.pid);
-        let is_traced = task.trace.is_some();
+        let (is_traced, filtered) = (task.trace.is_some(), task.filtered);
         let group = match proc::tgid(child) {
             // Killed already: its death is all that will be heard of it.
             Err(_) => return self.strange(child),
             Ok(tgid) if tgid == pid => pid,
             Ok(_) => {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, child) } else { Ok(None) };
-                let Ok(Some((proc, trace))) = inherited else { return self.strange(child) };
+                let (proc, trace) = match inherited {
+                    Ok(Some((proc, trace))) => (proc, Some(trace)),
+                    // It has its parent's filter, and so must have its tracer.
+                    Ok(None) if filtered => match proc::ProcId::of(child) {
+                        Ok(id) => (self.shared.procs.entry(id), None),
+                        Err(_) => return self.strange(child),
+                    },
+                    _ => return self.strange(child),
+                };
                 let meter = self.shared.enter(child, &self.me);
-                self.observer.applied(&proc, &trace, true);
-                let trace = Some(trace);
-                self.groups.insert(child, Group::new(proc, meter, trace));
+                if let Some(trace) = &trace {
+                    self.observer.applied(&proc, trace, true);
+                }
+                let mut group = Group::new(proc, meter, trace);
+                group.filtered = filtered;
+                self.groups.insert(child, group);
                 child
             }
         };
