@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::Options;
-use crate::load::Load;
+use crate::load::{self, Load};
 use crate::looped::{self, Wait};
 use crate::mount::Mount;
 use crate::table::{Table, median, ns, ratio, times};
@@ -29,12 +29,28 @@ fn wrapped(words: &str) -> Tool {
     Tool::Wrapped(words.split(' ').map(str::to_owned).collect())
 }
 
-fn tools() -> Vec<(&'static str, Tool)> {
+/// A call that none of the loads makes.
+const UNUSED: &str = "mknod";
+
+fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
+    let ktrace = [
+        "env",
+        &format!("KTRACE_MOUNT={}", mount.path("").display()),
+        env!("CARGO_BIN_EXE_ktrace"),
+        "-i",
+        "--seccomp-bpf",
+        "--calls",
+        UNUSED,
+        "-f",
+        &load::program().with_extension("filtered").display().to_string(),
+    ]
+    .map(str::to_owned);
     let mut tools = vec![
         ("bare", Tool::Bare),
         ("ours", Tool::Ours("set syscall,sysret +inherit")),
         ("ours default", Tool::Ours("set default +inherit")),
         ("ours psig", Tool::Ours("set psig +inherit")),
+        ("ours filter", Tool::Wrapped(ktrace.to_vec())),
         ("loop", Tool::Loop(Wait::Blocking)),
         ("spinning", Tool::Loop(Wait::Spinning)),
     ];
@@ -43,7 +59,10 @@ fn tools() -> Vec<(&'static str, Tool)> {
     };
     if there("strace") {
         tools.push(("strace", wrapped("strace -f -o /dev/null")));
-        tools.push(("strace filter", wrapped("strace -f --seccomp-bpf -e trace=mknod -o /dev/null")));
+        tools.push((
+            "strace filter",
+            wrapped(&format!("strace -f --seccomp-bpf -e trace={UNUSED} -o /dev/null")),
+        ));
     }
     if there("perf") {
         tools.push(("perf trace", wrapped("perf trace -o /dev/null")));
@@ -122,7 +141,7 @@ fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) -> f64 {
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
     let mount = Mount::new();
-    let tools = tools();
+    let tools = tools(&mount);
     let mut columns = vec!["ns per call"];
     columns.extend(tools.iter().map(|(name, _)| *name));
     columns.extend(["ours/best loop", "ours/strace", "default/strace"]);

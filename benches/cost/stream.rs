@@ -154,13 +154,51 @@ pub(crate) fn run(options: &Options) {
     ]);
 
     let (path, records) = recorded(&mount);
-    let mut figures = Vec::new();
+    let (mut one, mut all) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        let begun = Instant::now();
-        let mut kdump = Command::new(env!("CARGO_BIN_EXE_kdump"));
-        assert!(kdump.arg("-f").arg(&path).stdout(Stdio::null()).status().unwrap().success());
-        figures.push(records as f64 / begun.elapsed().as_secs_f64());
+        one.push(records as f64 / printed(Command::new(KDUMP).stdin(File::open(&path).unwrap())));
+        all.push(records as f64 / printed(Command::new(KDUMP).arg("-f").arg(&path)));
     }
-    let rate = format!("{:.2} M records/s", median(&figures) / 1e6);
-    table.row(&["kdump to text".to_owned(), rate, String::new(), String::new()]);
+    let rate = |figures: &[f64]| format!("{:.2} M records/s", median(figures) / 1e6);
+    table.row(&["kdump to text, from a pipe".to_owned(), rate(&one), String::new(), String::new()]);
+    table.row(&["kdump to text, a file".to_owned(), rate(&all), String::new(), String::new()]);
+    if let Some(theirs) = formatting(options.rounds) {
+        // Two records are one call.
+        let ours = 2e9 / median(&one);
+        let name = "formatting a call: kdump, strace".to_owned();
+        table.row(&[name, ns(ours), ns(theirs), times(ours / theirs)]);
+    }
+}
+
+const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
+
+/// Seconds until a command that prints has ended.
+fn printed(command: &mut Command) -> f64 {
+    let begun = Instant::now();
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    begun.elapsed().as_secs_f64()
+}
+
+/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
+fn formatting(rounds: usize) -> Option<f64> {
+    const TURNS: u64 = 5000;
+    let user = |wrapper: &[String]| {
+        let before = user_time();
+        let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));
+        load.go();
+        let (calls, _) = load.result();
+        load.child.wait().unwrap();
+        (user_time() - before) / calls as f64
+    };
+    Command::new("strace").arg("--version").stdout(Stdio::null()).status().ok()?;
+    let strace = words("strace -f -o /dev/null");
+    let figures: Vec<f64> = (0..rounds).map(|_| user(&strace) - user(&[])).collect();
+    Some(median(&figures))
+}
+
+/// Nanoseconds of user time of all children so far.
+fn user_time() -> f64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+    let time = usage.user_time();
+    time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3
 }
