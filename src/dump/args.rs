@@ -30,19 +30,15 @@ impl Style {
     /// A number as NetBSD shows it: one digit in decimal, the others in hex unless `-d`.
     pub(super) fn number(self, out: &mut Vec<u8>, v: u64) {
         match v {
-            0..10 => put!(out, "{v}"),
+            0..10 => text::decimal(out, v),
             _ if self.decimal => self.signed(out, v),
-            _ if self.narrow => put!(out, "{:#x}", v as u32),
-            _ => put!(out, "{v:#x}"),
+            _ if self.narrow => text::hexadecimal(out, u64::from(v as u32)),
+            _ => text::hexadecimal(out, v),
         }
     }
 
     pub(super) fn signed(self, out: &mut Vec<u8>, v: u64) {
-        if self.narrow {
-            put!(out, "{}", v as i32);
-        } else {
-            put!(out, "{}", v as i64);
-        }
+        text::signed(out, if self.narrow { i64::from(v as i32) } else { v as i64 });
     }
 
     /// One argument, by its kind where there is one.
@@ -50,10 +46,9 @@ impl Style {
         // A C int has 32 bits; what stands above them in the register means nothing.
         let int = v as i32;
         match kind.filter(|_| self.typed) {
-            Some(Arg::DirFd) if int == libc::AT_FDCWD => put!(out, "AT_FDCWD"),
-            Some(Arg::Int | Arg::Fd | Arg::DirFd | Arg::Pid) => put!(out, "{int}"),
-            Some(Arg::Size) if self.narrow => put!(out, "{}", v as u32),
-            Some(Arg::Size) => put!(out, "{v}"),
+            Some(Arg::DirFd) if int == libc::AT_FDCWD => out.extend_from_slice(b"AT_FDCWD"),
+            Some(Arg::Int | Arg::Fd | Arg::DirFd | Arg::Pid) => text::signed(out, int.into()),
+            Some(Arg::Size) => text::decimal(out, if self.narrow { u64::from(v as u32) } else { v }),
             Some(Arg::Off) => self.signed(out, v),
             // Where the call makes no file, the mode is whatever stood in the register.
             Some(Arg::Mode) if !self.decimal && (0o10..=0o177_777).contains(&v) => put!(out, "0{v:o}"),

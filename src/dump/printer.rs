@@ -35,7 +35,10 @@ impl Printer {
                 put!(out, "{:<8} ", emulation.name());
             }
             match label(h.ktr_type) {
-                Some(label) => put!(out, "{label:<4}  "),
+                Some(label) => {
+                    out.extend_from_slice(label.as_bytes());
+                    out.resize(out.len() + 6 - label.len(), b' ');
+                }
                 None => put!(out, "UNKNOWN({})  ", h.ktr_type),
             }
             let column = out.len() - start;
@@ -90,7 +93,7 @@ impl Printer {
     fn call_name(&self, code: i32, emulation: Emulation, numeric: bool, out: &mut Vec<u8>) {
         match emulation.call(code).filter(|_| !numeric && !self.options.numeric) {
             Some(call) if self.options.codes => put!(out, "{}[{code}]", call.name),
-            Some(call) => put!(out, "{}", call.name),
+            Some(call) => out.extend_from_slice(call.name.as_bytes()),
             None => put!(out, "[{code}]"),
         }
     }
@@ -144,9 +147,13 @@ impl Printer {
 
     fn genio(&self, fd: i32, write: bool, data: &[u8], out: &mut Vec<u8>) {
         if fd != -1 {
-            put!(out, "fd {fd} ");
+            out.extend_from_slice(b"fd ");
+            text::signed(out, fd.into());
+            out.push(b' ');
         }
-        put!(out, "{} {} bytes\n", if write { "wrote" } else { "read" }, data.len());
+        out.extend_from_slice(if write { b"wrote " } else { b"read " });
+        text::decimal(out, data.len() as u64);
+        out.extend_from_slice(b" bytes\n");
         let shown = self.options.cut(data);
         if self.options.max_data == Some(0) {
             return;

@@ -79,6 +79,10 @@ pub(super) fn one_line(out: &mut Vec<u8>, data: &[u8], width: usize) {
 
 /// A name out of a record: UTF-8 stays readable, everything that could move a terminal's cursor does not.
 pub(super) fn name(out: &mut Vec<u8>, name: &[u8]) {
+    // Nearly every name.
+    if name.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+        return out.extend_from_slice(name);
+    }
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
             let mut utf8 = [0; 4];
@@ -106,6 +110,35 @@ pub(super) fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     name(out, bytes);
     out.push(b'"');
+}
+
+/// A number in decimal. This and the next are most of what a stream is printed as: without `write!`, five times as fast.
+pub(super) fn decimal(out: &mut Vec<u8>, mut v: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (v % 10) as u8;
+        v /= 10;
+        if v == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
+/// A number with a sign, in decimal.
+pub(super) fn signed(out: &mut Vec<u8>, v: i64) {
+    if v < 0 {
+        out.push(b'-');
+    }
+    decimal(out, v.unsigned_abs());
+}
+
+/// A number in hex, with `0x`.
+pub(super) fn hexadecimal(out: &mut Vec<u8>, v: u64) {
+    out.extend_from_slice(b"0x");
+    let digits = (64 - v.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|i| b"0123456789abcdef"[(v >> (4 * i) & 15) as usize]));
 }
 
 /// Data in hex, 16 bytes a line in words of `word` bytes (1, 2, 4, 8 or 16), little-endian, with the characters behind.
