@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use crate::backend::{Backend, Costs, InForce, Want};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
-use crate::proc::{Proc, ProcTable, Trace};
+use crate::proc::{Proc, ProcTable, Stat, Trace};
 
 /// Its name in `ctl` and `stat`.
 pub const NAME: &str = "ptrace";
@@ -43,6 +43,9 @@ pub const NAME: &str = "ptrace";
 const KICK_EVERY: Duration = Duration::from_millis(1);
 /// Longest wait for a tracer thread to hear a command: attaching can wait in the kernel for an exec (hazard 7).
 const HEAR_MAX: Duration = Duration::from_secs(1);
+/// Trees up to which each has a tracer thread of its own. At every stop the kernel walks all threads that wait for one
+/// (hazard 20), and a thread that is stuck is stuck for all that it traces (hazards 7 and 11).
+const THREADS_MAX: usize = 32;
 /// Stack of a tracer thread; little of it is ever touched.
 const STACK: usize = 256 << 10;
 /// The bits of uapi/linux/capability.h.
@@ -161,10 +164,15 @@ impl Ptrace {
     /// Hands a command to the tracer thread of `pid`, or to a new one.
     fn send_or_start(&self, pid: i32, command: Command) -> Result<Handle> {
         let mut tracers = self.shared.tracers.lock();
-        let command = match tracers.get(&pid) {
+        let command = match tracer_for(&tracers, pid) {
             None => command,
-            Some(entry) => match entry.tracer.commands.send(command) {
-                Ok(()) => return Ok(entry.tracer.clone()),
+            Some(handle) => match handle.commands.send(command) {
+                Ok(()) => {
+                    tracers
+                        .entry(pid)
+                        .or_insert_with(|| Entry { tracer: handle.clone(), meter: Arc::default() });
+                    return Ok(handle);
+                }
                 Err(unsent) => unsent.into_inner(),
             },
         };
@@ -185,6 +193,21 @@ impl Ptrace {
         }
         Ok(handle)
     }
+}
+
+/// The thread that is to trace a process: the one that does, that of its parent, so that a tree has one, and where there
+/// are many already the one that has least to do. `None` for a new one.
+fn tracer_for(tracers: &HashMap<i32, Entry>, pid: i32) -> Option<Handle> {
+    let of = |pid: i32| tracers.get(&pid).map(|entry| entry.tracer.clone());
+    let parent = || of(Stat::of(pid).ok()?.ppid);
+    of(pid).or_else(parent).or_else(|| {
+        let mut load: HashMap<i32, (usize, &Handle)> = HashMap::new();
+        for Entry { tracer, .. } in tracers.values() {
+            load.entry(tracer.tid.load(Ordering::Acquire)).or_insert((0, tracer)).0 += 1;
+        }
+        let least = load.values().min_by_key(|(count, _)| *count);
+        least.filter(|_| load.len() >= THREADS_MAX).map(|(_, handle)| (*handle).clone())
+    })
 }
 
 impl Handle {

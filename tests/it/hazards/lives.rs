@@ -221,6 +221,16 @@ fn hazard_20_each_tree_has_a_tracer_thread_of_its_own() {
     tracers.sort_unstable();
     tracers.dedup();
     assert_eq!(tracers.len(), sleeps.len());
+    // A tree that was there before has one too.
+    let tree = Running::spawn(Command::new("sh").args(["-c", "sleep 1000 & sleep 1000 & wait"]));
+    wait_for("its children", || ktrace::proc::descendants(&[tree.pid()]).len() == 2);
+    mount.set(tree.pid(), "set default +descend\n");
+    let tracer = ktrace::proc::tracer_of(tree.pid());
+    assert!(
+        ktrace::proc::descendants(&[tree.pid()])
+            .into_iter()
+            .all(|pid| ktrace::proc::tracer_of(pid) == tracer)
+    );
     // A child of a tree stays with its parent's.
     let mut tracee = Tracee::command(Command::new("sh").args(["-c", "read x; sleep 1000 & wait"]));
     mount.set(tracee.pid(), "set default +inherit\n");
