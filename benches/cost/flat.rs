@@ -65,7 +65,8 @@ pub(crate) fn run(options: &Options) {
         table.row(&[name.to_owned(), figure, with, times(ratio)]);
     };
 
-    let mount = Mount::new();
+    // What the killed have left is kept for a while.
+    let mount = Mount::with(&["-o", "mem=2048M"]);
     let mut alone = Vec::new();
     let (mut one_tree, mut each) = (Vec::new(), Vec::new());
     let mut memory = Vec::new();

@@ -70,6 +70,9 @@ pub(super) struct Pace {
     cpus: Option<CpuSet>,
     /// Where it is held.
     near: Option<usize>,
+    /// Whose round trip was the last, and how often since the last judgement it was another's than the one before.
+    last: i32,
+    others: u32,
     /// It is free only to try that, and was near before.
     returns: bool,
     /// When it was last judged.
@@ -97,6 +100,8 @@ impl Pace {
             judge: Judge::new(),
             cpus,
             near: None,
+            last: 0,
+            others: 0,
             returns: false,
             judged: now,
             looked: None,
@@ -121,8 +126,16 @@ impl Pace {
             self.returns = false;
             return self.leave();
         }
+        self.others += u32::from(std::mem::replace(&mut self.last, tid) != tid);
         if self.judge.take(ns) {
             self.judged = Instant::now();
+            // Several that are busy keep this thread busy on a cpu of its own, while they run on others: near, they would all
+            // take turns.
+            if std::mem::take(&mut self.others) as usize > WINDOW / 4 {
+                self.judge = Judge::new();
+                self.returns = false;
+                return self.leave();
+            }
             log::trace!("thread {tid}: {:?}, {:?} ns", self.judge.way, self.judge.cost);
             let near = self.judge.way == Way::Near;
             if near && self.near.is_none() && !self.returns && !self.may_try() {
