@@ -70,8 +70,8 @@ pub(super) struct Pace {
     cpus: Option<CpuSet>,
     /// Where it is held.
     near: Option<usize>,
-    /// Whose round trip was the last, and how often since the last judgement it was another's than the one before.
-    last: i32,
+    /// Whose round trips were the last, and how often since the last judgement one was neither's.
+    last: [i32; 2],
     others: u32,
     /// It is free only to try that, and was near before.
     returns: bool,
@@ -100,7 +100,7 @@ impl Pace {
             judge: Judge::new(),
             cpus,
             near: None,
-            last: 0,
+            last: [0; 2],
             others: 0,
             returns: false,
             judged: now,
@@ -126,10 +126,13 @@ impl Pace {
             self.returns = false;
             return self.leave();
         }
-        self.others += u32::from(std::mem::replace(&mut self.last, tid) != tid);
+        if !self.last.contains(&tid) {
+            self.last = [tid, self.last[0]];
+            self.others += 1;
+        }
         if self.judge.take(ns) {
             self.judged = Instant::now();
-            // Several that are busy keep this thread busy on a cpu of its own, while they run on others: near, they would all
+            // More than two that are busy keep this thread busy on a cpu of its own, while they run on others: near, they would all
             // take turns.
             if std::mem::take(&mut self.others) as usize > WINDOW / 4 {
                 self.judge = Judge::new();
