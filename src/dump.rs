@@ -1,7 +1,7 @@
 //! Records to text: of kdump, column by column as NetBSD prints it, of ktruss, one line for each call, and of the
 //! checks and counts that kdump adds.
 //!
-//! Pure: a record goes in, bytes are appended to a buffer. Whatever a record holds, no byte of it reaches a terminal
+//! Pure, but for [`print_parallel`]: a record goes in, bytes are appended to a buffer. Whatever a record holds, no byte of it reaches a terminal
 //! as a control character.
 
 mod args;
@@ -10,7 +10,7 @@ mod columns;
 mod emulation;
 mod ioctl;
 mod json;
-mod many;
+mod parallel;
 mod printer;
 mod psig;
 mod summary;
@@ -20,7 +20,7 @@ mod truss;
 pub use check::Check;
 pub use emulation::Emulation;
 pub use json::Json;
-pub use many::print_parallel;
+pub use parallel::print_parallel;
 pub use printer::Printer;
 pub use summary::Summary;
 pub use truss::Truss;

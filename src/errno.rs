@@ -27,6 +27,11 @@ pub fn message(errno: i32) -> String {
     text.strip_suffix(&number).map_or(text.clone(), str::to_owned)
 }
 
+/// The message of an I/O error, without Rust's "(os error N)".
+pub fn words(e: &std::io::Error) -> String {
+    e.raw_os_error().map_or_else(|| e.to_string(), message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

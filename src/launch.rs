@@ -20,7 +20,7 @@ pub use handover::{clear_file, hand_over};
 pub use mount::{Mount, Mounted, mounted};
 pub use records::Records;
 pub use request::{Request, Target, clear_line};
-pub use session::{Ended, Session, Whom, clear, words};
+pub use session::{Ended, Session, Whom, clear};
 
 /// First word of the command line of a process that waits to become the command.
 const LAUNCHER: &str = "ktrace: launcher";

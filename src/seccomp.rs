@@ -11,8 +11,7 @@ pub type Instruction = libc::sock_filter;
 
 /// `AUDIT_ARCH_X86_64` of the kernel's uapi/linux/audit.h.
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-/// `__X32_SYSCALL_BIT`.
-const X32_BIT: u32 = 0x4000_0000;
+const X32_BIT: u32 = syscall::X32_BIT as u32;
 /// Where `struct seccomp_data` has number and architecture.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
@@ -52,7 +51,8 @@ fn wanted(facs: Facs, calls: Option<&Calls>) -> Vec<u32> {
         // What else a tracer has to see of a process it sees whatever was chosen.
         chosen && shown || changes_access(call.name)
     };
-    let all = (0..1024).filter_map(|number| Some((number, syscall::lookup(Abi::Linux, number)?)));
+    let all = (0..syscall::NUMBERS as i64)
+        .filter_map(|number| Some((number, syscall::lookup(Abi::Linux, number)?)));
     all.filter(|(number, call)| shows(*number, call)).map(|(number, _)| number as u32).collect()
 }
 

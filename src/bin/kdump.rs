@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use ktrace::dump::{Check, Emulation, Json, Options, Printer, Summary, print_parallel};
+use ktrace::errno::words;
 use ktrace::facility::Facs;
 use ktrace::record::{Decoder, Record};
 
@@ -19,7 +20,7 @@ const DEFAULT_FILE: &str = "ktrace.out";
 /// How often `-l` looks for more.
 const FOLLOW: Duration = Duration::from_millis(100);
 /// A file of more bytes is printed by several threads.
-const MANY: u64 = 4 << 20;
+const PARALLEL_FROM: u64 = 4 << 20;
 
 /// Prints the records of a ktrace stream: a trace file of the filesystem, or a file that ktrace wrote.
 #[derive(Parser)]
@@ -115,7 +116,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("kdump: {}", message(&e));
+            eprintln!("kdump: {}", words(&e));
             ExitCode::FAILURE
         }
     }
@@ -132,7 +133,7 @@ fn run(cli: &Cli) -> io::Result<ExitCode> {
     };
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
     let fault = match sink {
-        Sink::Text(printer) if size > MANY && threads > 1 && !cli.follow => {
+        Sink::Text(printer) if size > PARALLEL_FROM && threads > 1 && !cli.follow => {
             sink = Sink::Printed;
             print_parallel(&mut input, printer, threads, &mut io::stdout().lock())?
         }
@@ -193,7 +194,7 @@ fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Optio
             Ok(0) => return Ok(decoder.finish().err().map(|e| e.to_string())),
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) => return Ok(Some(message(&e))),
+            Err(e) => return Ok(Some(words(&e))),
         };
         decoder.feed(&bytes[..n]);
         text.clear();
@@ -225,13 +226,8 @@ fn open(file: Option<&Path>) -> io::Result<(Box<dyn Read>, u64)> {
             let size = file.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
             Ok((Box::new(file), size))
         }
-        Err(e) => Err(io::Error::other(format!("{}: {}", path.display(), message(&e)))),
+        Err(e) => Err(io::Error::other(format!("{}: {}", path.display(), words(&e)))),
     }
-}
-
-/// An error as NetBSD's tools put it, without Rust's "(os error N)".
-fn message(e: &io::Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), ktrace::errno::message)
 }
 
 fn options(cli: &Cli) -> Result<Options, String> {

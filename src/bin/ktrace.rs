@@ -40,7 +40,7 @@ struct Options {
     #[arg(short = 'i')]
     inherit: bool,
     /// These system calls only, !NAME for all but these
-    #[arg(long, value_name = "NAME,...")]
+    #[arg(long, value_name = "NAME,...", conflicts_with_all = ["clear", "clear_all"])]
     calls: Option<String>,
     /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
     #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]

@@ -56,7 +56,7 @@ struct Cli {
     #[arg(short = 'i')]
     inherit: bool,
     /// These system calls only, !NAME for all but these
-    #[arg(long, value_name = "NAME,...", conflicts_with = "infile")]
+    #[arg(long, value_name = "NAME,...", conflicts_with_all = ["infile", "clear", "clear_all"])]
     calls: Option<String>,
     /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
     #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]
@@ -194,7 +194,7 @@ fn word_size(text: &str) -> Result<usize, String> {
 
 /// Prints the records of a file to its end, or with -l for ever. What is good before a fault is printed.
 fn print_file(path: &Path, follow: bool, mut printer: Printer) -> Result<ExitCode, Failure> {
-    let failed = |e: &io::Error| Failure::new(format!("{}: {}", path.display(), launch::words(e)));
+    let failed = |e: &io::Error| Failure::new(format!("{}: {}", path.display(), ktrace::errno::words(e)));
     let mut input: Box<dyn Read> = match path == Path::new("-") {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path).map_err(|e| failed(&e))?),

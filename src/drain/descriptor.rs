@@ -20,7 +20,7 @@ use crate::record;
 use crate::sink::FileId;
 use crate::sys;
 
-/// Majors of Unix98 slaves, and the device of all their masters (the kernel's admin-guide/devices.txt).
+/// The major of Unix98 slaves, and the device of all their masters (the kernel's admin-guide/devices.txt).
 const PTS: u64 = 136;
 const PTMX: (u64, u64) = (5, 2);
 /// `PIPE_BUF` of limits.h: a pipe that is writable takes at least so much without waiting.

@@ -10,8 +10,9 @@ use super::Failure;
 use super::command::{Launcher, NotStarted};
 use super::mount::Mount;
 use super::request::{Request, Target};
-use super::session::{Whom, open_trace, outlive, refused, words, write_ctl};
+use super::session::{Whom, open_trace, outlive, refused, write_ctl};
 use super::signals::{Signals, end_as, end_of};
+use crate::errno::words;
 
 /// Traces into `file`. Of a process or a group it returns at once and tracing goes on; with a command it ends this
 /// process as the command ended, when what was recorded is in the file.

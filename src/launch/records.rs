@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::Failure;
-use super::session::words;
+use crate::errno::words;
 use crate::record::{self, Decoder};
 
 /// A file of records in the layout that was asked for.

@@ -16,6 +16,7 @@ use super::command::{Launcher, NotStarted};
 use super::mount::Mount;
 use super::request::{Request, Target, clear_line};
 use super::signals::{Signals, end_as, end_of};
+use crate::errno::words;
 use crate::facility::Facs;
 use crate::proc;
 
@@ -271,9 +272,4 @@ pub(super) fn open_trace(mount: &Mount, pid: i32) -> Result<File, Failure> {
 pub(super) fn refused(mount: &Mount, who: &str, errno: Errno) -> Failure {
     let reason = mount.last_error().map(|reason| format!("\n{reason}")).unwrap_or_default();
     Failure::new(format!("{who}: {}{reason}", errno.desc()))
-}
-
-/// The words for an error, without Rust's "(os error N)".
-pub fn words(e: &io::Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), crate::errno::message)
 }

@@ -138,7 +138,7 @@ impl Task {
     }
 
     /// True where its filter, and not every call, stops it.
-    pub(super) fn is_sifted(&self) -> bool {
+    fn is_sifted(&self) -> bool {
         self.filtered && self.trace.as_ref().is_some_and(|t| t.seccomp)
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,18 +9,17 @@ use ktrace::proc;
 
 use crate::support::mount::{Mount, program, scratch};
 use crate::support::tracee;
-use crate::support::user::{AS_A, B, sets, under};
+use crate::support::user::{AS_A, B, copy, sets, under};
 use crate::support::{Running, need, output, wait_for};
 
 /// A copy of may.c's program that every user can reach.
 fn may(mount: &Mount) -> PathBuf {
-    let dir = mount.scratch();
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = dir.join("may");
-    if !copy.exists() {
-        fs::copy(tracee::program("may"), &copy).unwrap();
+    let there = mount.scratch().join("may");
+    if there.exists() {
+        there
+    } else {
+        copy(mount.scratch(), tracee::program("may").to_str().unwrap(), "may", 0o755)
     }
-    copy
 }
 
 /// An idle process with these credentials.
@@ -192,31 +190,34 @@ fn a_caller_whose_process_cannot_be_seen_is_refused_with_the_reason() {
 fn a_privileged_program_is_nobodys_hand() {
     need!("fuse", "ptrace", "setpriv");
     let mount = Mount::new();
-    let dir = mount.scratch();
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let id = dir.join("id");
-    fs::copy("/usr/bin/id", &id).unwrap();
-    fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).unwrap();
+    let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o4755);
     let victim = Running::spawn(Command::new("sleep").arg("1000").stdout(Stdio::null()));
-    let pid = victim.pid();
-    for (caller, done) in [(AS_A, false), ("", true)] {
-        for ctl in ["$0/ctl", "$0/$1/ctl"] {
-            let name = if ctl == "$0/ctl" { format!("set namei pid={pid}") } else { "set namei".to_owned() };
-            // Its own process's `ctl` is the user's to open; the root's is everybody's.
-            let own = if ctl == "$0/ctl" { pid.to_string() } else { "self".to_owned() };
-            let script =
-                format!("exec -a \"$2\n\" \"$3\" --no-such-option 2> \"{ctl}\"").replace("\\n", "\n");
+    let through_the_roots = format!("set namei pid={}", victim.pid());
+    // Through the `ctl` that is everybody's, and through the one of the process itself.
+    for (ctl, line, target) in
+        [("$0/ctl", &*through_the_roots, victim.pid().to_string()), ("$0/$$/ctl", "set namei", "$$".into())]
+    {
+        for (caller, done) in [(AS_A, false), ("", true)] {
+            // The messages begin with the name, which is a line of its own.
+            let script = format!(
+                "(exec -a \"$1\"$'\\n' \"$2\" --no-such-option 2> \"{ctl}\"); cat \"$0/{target}/ctl\""
+            );
             let mut command = under(caller);
-            command.args(["bash", "-p", "-c", &script]).arg(mount.point()).args([&own, &name]).arg(&id);
-            output(&mut command);
-            if ctl == "$0/ctl" {
-                assert_eq!(mount.read(format!("{pid}/ctl")) != "clear\n", done, "by {caller:?}");
-                mount.set(pid, "clear");
-            }
+            let out =
+                output(command.args(["bash", "-p", "-c", &script]).arg(mount.point()).arg(line).arg(&id));
+            let state = match target.as_str() {
+                "$$" => String::from_utf8_lossy(&out.stdout).into_owned(),
+                _ => mount.read(format!("{target}/ctl")),
+            };
+            assert_eq!(state.starts_with("set "), done, "{ctl} by {caller:?}: {out:?}");
+            assert!(
+                done || mount.read("error_log").contains("has opened the file"),
+                "{}",
+                mount.read("error_log")
+            );
+            mount.set(victim.pid(), "clear");
         }
     }
-    let log = mount.log();
-    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[test]

@@ -2,25 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use ktrace::record::Body;
+use ktrace::record::{Body, HIDDEN, SHOWN};
 
 use crate::support::mount::{Mount, program, scratch};
 use crate::support::stream::{Rec, Stream};
 use crate::support::tracee::{self, Tracee};
-use crate::support::user::{AS_A, set, under};
+use crate::support::user::{AS_A, copy, set, under};
 use crate::support::{command, need, output};
-
-/// A copy of a program where every user can reach it, with this mode.
-fn copy(dir: &Path, from: &str, to: &str, mode: u32) -> PathBuf {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = dir.join(to);
-    fs::copy(from, &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
-    copy
-}
 
 /// A's shell, which waits and then carries out `script`; `$0` is `first`.
 fn shell(first: &Path, script: &str) -> Tracee {
@@ -31,6 +22,15 @@ fn shell(first: &Path, script: &str) -> Tracee {
 
 fn said(tracee: Tracee) -> String {
     String::from_utf8_lossy(&tracee.running.output().stdout).into_owned()
+}
+
+/// Lets it go under what these callers set, one after the other; gives the records and what it printed.
+fn traced_by(mount: &Mount, mut tracee: Tracee, callers: &[&str], line: &str) -> (Vec<Rec>, String) {
+    let pid = tracee.pid();
+    callers.iter().for_each(|caller| set(mount, caller, pid, line));
+    let mut stream = mount.trace(pid);
+    tracee.go();
+    (stream.rest(), said(tracee))
 }
 
 fn is_by(rec: &Rec, comm: &str) -> bool {
@@ -51,22 +51,15 @@ fn notes(recs: &[Rec]) -> Vec<String> {
     recs.iter().filter_map(note).collect()
 }
 
-const HIDDEN: &str = "paths and data are not shown: the process is not dumpable";
-const SHOWN: &str = "paths and data are shown again";
-
 #[test]
 fn of_a_program_that_the_user_cannot_read_calls_are_shown_and_no_memory() {
     need!("fuse", "ptrace", "setpriv");
     let mount = Mount::new();
     let secret = copy(mount.scratch(), "/usr/bin/cat", "secret", 0o711);
     for (caller, hides) in [(AS_A, true), ("", false)] {
-        let mut tracee = shell(&secret, "exec \"$0\" /proc/self/status");
-        let pid = tracee.pid();
-        set(&mount, caller, pid, "set all");
-        let mut stream = mount.trace(pid);
-        tracee.go();
-        let recs = stream.rest();
-        assert!(said(tracee).contains("Name:\tsecret"));
+        let tracee = shell(&secret, "exec \"$0\" /proc/self/status");
+        let (recs, said) = traced_by(&mount, tracee, &[caller], "set all");
+        assert!(said.contains("Name:\tsecret"));
         let calls = recs.iter().filter(|rec| is_by(rec, "secret") && rec.call().is_some()).count();
         assert!(calls > 5, "its calls are shown: {calls}");
         let memory = |rec: &&Rec| {
@@ -93,14 +86,8 @@ fn what_makes_itself_undumpable_hides_its_memory_until_it_is_dumpable_again() {
     // Whether root joins the user's trace makes no difference: the user reads it.
     for (callers, hides) in [(vec![AS_A], true), (vec![AS_A, ""], true), (vec![""], false)] {
         let mut hider = under(AS_A);
-        let mut tracee = Tracee::command(hider.arg(&may).arg("hides"));
-        let pid = tracee.pid();
-        for caller in callers {
-            set(&mount, caller, pid, "set default");
-        }
-        let mut stream = mount.trace(pid);
-        tracee.go();
-        let recs = stream.rest();
+        let tracee = Tracee::command(hider.arg(&may).arg("hides"));
+        let (recs, _) = traced_by(&mount, tracee, &callers, "set default");
         assert!(recs.iter().any(|rec| rec.is_path("/shown")), "{recs:#?}");
         assert_eq!(recs.iter().any(|rec| rec.is_path("/hidden")), !hides, "{recs:#?}");
         assert_eq!(
@@ -119,13 +106,8 @@ fn a_set_gid_program_ends_the_users_trace() {
     let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o755);
     chown(&id, None, Some(4)).unwrap();
     fs::set_permissions(&id, fs::Permissions::from_mode(0o2755)).unwrap();
-    let mut tracee = shell(&id, "exec \"$0\" -g");
-    let pid = tracee.pid();
-    set(&mount, AS_A, pid, "set all");
-    let mut stream = mount.trace(pid);
-    tracee.go();
-    let recs = stream.rest();
-    assert_eq!(said(tracee), "4\n", "it has its privilege");
+    let (recs, said) = traced_by(&mount, shell(&id, "exec \"$0\" -g"), &[AS_A], "set all");
+    assert_eq!(said, "4\n", "it has its privilege");
     assert!(!recs.iter().any(|rec| is_by(rec, "id")), "{recs:#?}");
 }
 
@@ -135,14 +117,10 @@ fn a_file_with_capabilities_counts_as_set_id_and_an_open_stream_ends() {
     let mount = Mount::new();
     let capable = copy(mount.scratch(), "/usr/bin/cat", "capable", 0o755);
     assert!(Command::new("setcap").arg("cap_net_raw+ep").arg(&capable).status().unwrap().success());
-    let mut tracee = shell(&capable, "exec \"$0\" /proc/self/status");
-    let pid = tracee.pid();
-    set(&mount, AS_A, pid, "set default");
-    let mut stream = mount.trace(pid);
-    tracee.go();
-    let recs = stream.rest();
+    let tracee = shell(&capable, "exec \"$0\" /proc/self/status");
+    let (recs, said) = traced_by(&mount, tracee, &[AS_A], "set default");
     // CAP_NET_RAW is bit 13: it has its privilege.
-    assert!(said(tracee).contains("CapEff:\t0000000000002000"));
+    assert!(said.contains("CapEff:\t0000000000002000"));
     assert!(recs.iter().any(|rec| rec.is_path(capable.to_str().unwrap())), "the exec itself is the user's");
     assert!(!recs.iter().any(|rec| is_by(rec, "capable")), "and nothing after it: {recs:#?}");
 }
@@ -153,15 +131,8 @@ fn a_set_uid_program_ends_a_trace_that_root_has_joined_and_not_roots_own() {
     let mount = Mount::new();
     let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o4755);
     for (callers, goes_on) in [(vec![AS_A, ""], false), (vec![""], true)] {
-        let mut tracee = shell(&id, "exec \"$0\" -u");
-        let pid = tracee.pid();
-        for caller in callers {
-            set(&mount, caller, pid, "set default");
-        }
-        let mut stream = mount.trace(pid);
-        tracee.go();
-        let recs = stream.rest();
-        assert_eq!(said(tracee), "0\n", "it has its privilege");
+        let (recs, said) = traced_by(&mount, shell(&id, "exec \"$0\" -u"), &callers, "set default");
+        assert_eq!(said, "0\n", "it has its privilege");
         assert_eq!(recs.iter().any(|rec| is_by(rec, "id")), goes_on, "{recs:#?}");
     }
 }
@@ -172,13 +143,10 @@ fn executes(how: &[&str]) -> (Vec<Rec>, String, i32) {
     let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o4755);
     let exec = copy(mount.scratch(), tracee::program("exec").to_str().unwrap(), "exec", 0o755);
     let mut program = under(AS_A);
-    let mut tracee = Tracee::command(program.arg(exec).arg(id).args(how));
+    let tracee = Tracee::command(program.arg(exec).arg(id).args(how));
     let pid = tracee.pid();
-    set(&mount, AS_A, pid, "set all +inherit");
-    let mut stream = mount.trace(pid);
-    tracee.go();
-    let recs = stream.rest();
-    (recs, said(tracee), pid)
+    let (recs, said) = traced_by(&mount, tracee, &[AS_A], "set all +inherit");
+    (recs, said, pid)
 }
 
 #[test]

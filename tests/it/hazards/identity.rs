@@ -1,9 +1,6 @@
 //! Hazards 9 to 11, 14, 17, 18 and 21: what is seen is what happened, and whose it is.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ktrace::record::{Body, Psig};
@@ -11,6 +8,7 @@ use ktrace::record::{Body, Psig};
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
+use crate::support::user::copy;
 use crate::support::{Running, need, wait_for};
 
 fn emulations(recs: &[Rec]) -> Vec<String> {
@@ -120,20 +118,11 @@ fn as_user(command: &mut Command) -> &mut Command {
     command.uid(NOBODY).gid(NOBODY)
 }
 
-/// A copy of `id` that is set-uid root, in a directory that the user can reach.
-fn set_uid_id(dir: &Path) -> std::path::PathBuf {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = dir.join("id");
-    fs::copy("/usr/bin/id", &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
-    copy
-}
-
 #[test]
 fn hazard_14_a_set_id_exec_ends_the_users_trace_before_its_first_record() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
-    let id = set_uid_id(mount.scratch());
+    let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o4755);
     let mut shell = Command::new("sh");
     shell.args(["-c", "read x; exec \"$0\" -u"]).arg(&id);
     let mut tracee = Tracee::command(as_user(&mut shell));

@@ -1,5 +1,8 @@
 //! Commands as other users, by setpriv(1).
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::mount::Mount;
@@ -43,4 +46,13 @@ pub(crate) fn set(mount: &Mount, caller: &str, pid: i32, line: &str) {
     let out =
         output(command.args(["bash", "-p", "-c", script]).arg(mount.point()).args([&pid.to_string(), line]));
     assert!(out.status.success(), "{line}: {out:?}\n{}", mount.read("error_log"));
+}
+
+/// A copy of a program where every user can reach it, with this mode.
+pub(crate) fn copy(dir: &Path, from: &str, to: &str, mode: u32) -> PathBuf {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = dir.join(to);
+    fs::copy(from, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
+    copy
 }

@@ -10,6 +10,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Printer;
+use crate::errno;
 use crate::record::Decoder;
 
 /// Bytes of one piece.
@@ -50,7 +51,7 @@ pub fn print_parallel(
             records.resize(old + PIECE, 0);
             let (n, over) = match fill(input, &mut records[old..]) {
                 Ok(n) => (n, None),
-                Err(e) => (0, Some(e.raw_os_error().map_or_else(|| e.to_string(), crate::errno::message))),
+                Err(e) => (0, Some(errno::words(&e))),
             };
             records.truncate(old + n);
             decoder.feed(&records[old..]);
