@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use nix::errno::Errno;
 
 pub use descriptor::{Descriptor, take};
 
 use crate::cred::{Caller, Creds};
 use crate::error::{Error, Result};
-use crate::sink::{Read, Reader, Sink, Waker};
+use crate::sink::{Allowance, Read, Reader, Sink, Waker};
 use crate::sys;
 
 /// Most bytes of one write.
@@ -73,14 +73,29 @@ impl Drain {
         });
         let pid = std::process::id() as i32;
         let mut buf = Vec::with_capacity(PIECE);
+        let mut allowance = Allowance::new(Instant::now());
+        let size = self.sink.size();
         loop {
+            if let Some(due) = allowance.turn(Instant::now(), self.reader.unread(), size)
+                && self.reader.arm(Arc::clone(&bell), Allowance::enough(size))
+            {
+                // That nothing came until then is as good.
+                let _ = rung.recv_deadline(due);
+            }
             buf.clear();
             match self.reader.read(PIECE, pid, &mut buf) {
                 Read::Data => {
                     self.write(&buf)?;
                     self.sink.written(&self.reader);
+                    allowance.answered(Instant::now(), buf.len());
                 }
-                Read::Empty => wait(&mut self.reader, &bell, &rung),
+                Read::Empty => {
+                    if self.reader.arm(Arc::clone(&bell), 1) {
+                        // The bell lives as long as we do.
+                        let _ = rung.recv();
+                    }
+                    allowance.waited(Instant::now());
+                }
                 Read::Eof => return Ok(()),
             }
         }
@@ -116,14 +131,6 @@ impl Drain {
             }
         }
         Ok(())
-    }
-}
-
-/// Until there is something to read.
-fn wait(reader: &mut Reader, bell: &Waker, rung: &Receiver<()>) {
-    if reader.arm(Arc::clone(bell)) {
-        // The bell lives as long as we do.
-        let _ = rung.recv();
     }
 }
 

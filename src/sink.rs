@@ -4,6 +4,7 @@
 //! Guards two invariants: a record is appended whole or counted as lost, and memory is bounded. Knows nothing of
 //! processes: who appends, and what happens when an append fails, is decided in [`crate::hooks`].
 
+mod allowance;
 mod budget;
 mod reader;
 mod ring;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 pub use crate::policy::Policy;
 use crate::record::Stamp;
 use crate::syscall::Abi;
+pub use allowance::Allowance;
 pub use budget::Budget;
 pub use reader::{Read, Reader};
 use ring::{Mark, Ring};
@@ -143,7 +145,8 @@ struct Slot {
     pid: i32,
     /// Nothing is let go before it has read it.
     keeps: bool,
-    armed: Option<Waker>,
+    /// Called once the ring's head has come so far.
+    armed: Option<(u64, Waker)>,
 }
 
 /// How often a wait for room looks whether it is still worth it.
@@ -471,10 +474,11 @@ impl State {
         self.counts.lost += 1;
     }
 
-    /// Calls every armed waker once.
+    /// Calls once every armed waker that waits for what there is now; each of them at the end.
     fn wake(&mut self) {
+        let head = if self.end.is_some() { u64::MAX } else { self.ring.head() };
         for slot in self.slots.values_mut() {
-            if let Some(waker) = slot.armed.take() {
+            if let Some((_, waker)) = slot.armed.take_if(|(at, _)| *at <= head) {
                 waker();
             }
         }

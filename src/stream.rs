@@ -60,16 +60,24 @@ impl TraceFile {
         })
     }
 
-    /// Registers `waker` to be called once, when a read would no longer give [`Read::Empty`]; false where that is so
-    /// already.
-    pub fn arm(&mut self, waker: Waker) -> bool {
+    /// Registers `waker` to be called once, when a read would give `least` bytes, at least one, or the end; false where
+    /// that is so already.
+    pub fn arm(&mut self, waker: Waker, least: usize) -> bool {
         if self.bind().is_err() {
             return false;
         }
         match &mut self.state {
             State::Waiting(_, binding) => binding.arm(waker),
-            State::Bound(reader) => reader.arm(waker),
+            State::Bound(reader) => reader.arm(waker, least),
             State::Over => false,
+        }
+    }
+
+    /// Bytes of records that were not read; 0 while it waits for a sink.
+    pub fn unread(&self) -> usize {
+        match &self.state {
+            State::Bound(reader) => reader.unread(),
+            _ => 0,
         }
     }
 

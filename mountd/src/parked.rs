@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ktrace::proc::{self, ProcTable};
-use ktrace::sink::{Read as Got, Sink, Waker};
+use ktrace::sink::{Allowance, Read as Got, Sink, Waker};
 use parking_lot::Mutex;
 
 use crate::channel::Device;
@@ -21,34 +21,6 @@ use crate::wire::{self, OUT_HEADER, Read, STREAM};
 
 const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
 const HANGUP: u32 = libc::POLLHUP as u32;
-
-/// Wake-ups of one stream that may follow each other at once.
-const BURST: u32 = 16;
-/// Time in which a stream earns one more.
-const EARN: Duration = Duration::from_millis(1);
-
-/// How often a stream may wake its readers: a few times at once, and in the long run once in [`EARN`]. A reader that
-/// is faster than the traced process would else be woken for every record, at the cost of that process.
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    earned: Instant,
-}
-
-impl Allowance {
-    fn new() -> Allowance {
-        Allowance { left: BURST, earned: Instant::now() }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let periods = now.saturating_duration_since(self.earned).as_nanos() / EARN.as_nanos();
-        if periods > 0 {
-            self.left = BURST.min(self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)));
-            self.earned = now;
-        }
-        self.left.checked_sub(1).map(|left| self.left = left).is_some()
-    }
-}
 
 /// All open stream files of the mount.
 pub(crate) struct Streams {
@@ -81,7 +53,9 @@ struct State {
     pidfd: Option<OwnedFd>,
     /// The thread that read last, and its process.
     reader: (i32, i32),
-    wakes: Allowance,
+    allowance: Allowance,
+    /// It was found empty, and nothing came yet.
+    empty: bool,
 }
 
 impl Streams {
@@ -109,7 +83,8 @@ impl Streams {
             notify: None,
             pidfd: None,
             reader: (0, 0),
-            wakes: Allowance::new(),
+            allowance: Allowance::new(Instant::now()),
+            empty: false,
         };
         self.open.lock().insert(fh, Arc::new(Open { fh, waker, state: Mutex::new(state) }));
         fh
@@ -124,11 +99,26 @@ impl Streams {
     pub(crate) fn read(&self, read: Read, buf: &mut Vec<u8>) {
         let Some(open) = self.get(read.fh) else { return self.device.reply(read.unique, libc::EBADF) };
         let mut st = open.state.lock();
-        let its_turn = read.nonblock || st.reads.is_empty();
+        let mut its_turn = read.nonblock || st.reads.is_empty();
+        if its_turn && !read.nonblock && self.gathers(&open, &mut st).is_some() {
+            // It looks after the time.
+            self.bell.ring(read.fh);
+            its_turn = false;
+        }
         if !(its_turn && self.answer(&open, &mut st, &read, buf)) {
             st.reads.push_back(read);
             self.waiting.lock().insert(read.unique, Arc::clone(&open));
         }
+    }
+
+    /// Whether the reader is to wait until more has gathered, and for how long at most; the pump is called when it is enough.
+    fn gathers(&self, open: &Open, st: &mut State) -> Option<Instant> {
+        let unread = st.stream.unread();
+        let size = st.stream.sink()?.size();
+        let due = st.allowance.turn(Instant::now(), unread, size)?;
+        let waits = !self.closing.load(Ordering::SeqCst)
+            && st.stream.arm(Arc::clone(&open.waker), Allowance::enough(size));
+        waits.then_some(due)
     }
 
     /// Answers a read if that is possible now; if not, the pump will hear of it when it is.
@@ -148,6 +138,7 @@ impl Streams {
                     if read.nonblock {
                         self.device.reply(read.unique, libc::EAGAIN);
                     }
+                    st.empty = true;
                     return read.nonblock;
                 }
                 Ok(Got::Data | Got::Eof) => {}
@@ -158,6 +149,7 @@ impl Streams {
             }
             wire::finish_reply(buf, read.unique, 0);
             self.device.send(buf);
+            st.allowance.answered(Instant::now(), buf.len() - OUT_HEADER);
             // What came while this read emptied the ring is an edge of its own.
             if st.notify.is_some() && !self.arm(open, st) {
                 self.notify(st);
@@ -175,7 +167,7 @@ impl Streams {
                 _ => self.procs.exit(&proc),
             }
         }
-        st.stream.arm(Arc::clone(&open.waker))
+        st.stream.arm(Arc::clone(&open.waker), 1)
     }
 
     fn notify(&self, st: &State) {
@@ -224,13 +216,16 @@ impl Streams {
         self.bell.ring(Bell::SWEEP);
     }
 
-    /// The stream has something, or ended: completes what waits for that. False where it was woken so often of late
-    /// that it should gather first: call again in a moment.
-    pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) -> bool {
-        let Some(open) = self.get(fh) else { return true };
+    /// The stream has something, or ended: completes what waits for that. Where its readers were answered so often of late
+    /// that it should gather first, it says when to call again at the latest.
+    pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) -> Option<Instant> {
+        let open = self.get(fh)?;
         let mut st = open.state.lock();
-        if !st.wakes.take(Instant::now()) {
-            return false;
+        if std::mem::take(&mut st.empty) {
+            st.allowance.waited(Instant::now());
+        }
+        if let Some(due) = self.gathers(&open, &mut st) {
+            return Some(due);
         }
         if st.stream.waits_for().is_none() {
             st.pidfd = None;
@@ -243,7 +238,7 @@ impl Streams {
             }
             self.waiting.lock().remove(&read.unique);
         }
-        true
+        None
     }
 
     /// The process whose first sink this stream waits for is dead.

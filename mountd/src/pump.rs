@@ -1,13 +1,14 @@
 //! The pump: one thread that completes waiting reads and polls, notices the death of processes that somebody waits
 //! for, and when a reader has closed has the library forget what nobody needs.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::errno::Errno;
@@ -79,20 +80,25 @@ impl Bell {
     }
 }
 
+/// For epoll_wait(2), which counts in milliseconds and must not come back early.
+fn until(due: Instant) -> EpollTimeout {
+    let left = due.saturating_duration_since(Instant::now()).as_millis() as u16;
+    EpollTimeout::from(left.saturating_add(1))
+}
+
 /// Works until `ended` is set and the bell rung. `sweep` is called when a reader has closed.
 pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: &AtomicBool) {
     let mut events = [EpollEvent::empty(); 64];
     let mut buf = Vec::new();
-    let mut later = HashSet::new();
+    // Streams that gather, and when each is due.
+    let mut later = HashMap::new();
     while !ended.load(Ordering::SeqCst) {
-        // A millisecond: the least there is, and about what a stream needs to earn a wake-up.
-        let timeout = if later.is_empty() { EpollTimeout::NONE } else { EpollTimeout::from(1u8) };
+        let timeout = later.values().min().map_or(EpollTimeout::NONE, |due| until(*due));
         let count = match bell.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return log::error!("epoll: {errno}"),
         };
-        let mut due = false;
         for event in &events[..count] {
             match event.data() {
                 BELL => {
@@ -103,15 +109,17 @@ pub(crate) fn run(bell: &Arc<Bell>, streams: &Streams, sweep: impl Fn(), ended: 
                 fh => streams.died(fh),
             }
         }
-        later.retain(|fh| !streams.complete(*fh, &mut buf));
-        while let Ok(fh) = bell.taken.try_recv() {
-            match fh {
-                Bell::SWEEP => due = true,
-                fh if later.contains(&fh) || streams.complete(fh, &mut buf) => {}
-                fh => drop(later.insert(fh)),
+        let now = Instant::now();
+        let mut due: Vec<u64> = later.iter().filter(|(_, due)| **due <= now).map(|(fh, _)| *fh).collect();
+        due.extend(bell.taken.try_iter());
+        let sweeps = due.contains(&Bell::SWEEP);
+        for fh in due {
+            match streams.complete(fh, &mut buf) {
+                Some(due) => drop(later.insert(fh, due)),
+                None => drop(later.remove(&fh)),
             }
         }
-        if due {
+        if sweeps {
             sweep();
         }
         #[cfg(test)]

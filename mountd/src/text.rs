@@ -57,12 +57,21 @@ impl Stream {
         }
     }
 
-    /// Registers `waker` to be called once, when a read would give more than [`Read::Empty`]; false where that is so
-    /// already.
-    pub(crate) fn arm(&mut self, waker: Waker) -> bool {
+    /// Registers `waker` to be called once, when a read would give something of `least` bytes of records, at least one,
+    /// or the end; false where that is so already.
+    pub(crate) fn arm(&mut self, waker: Waker, least: usize) -> bool {
         match self {
-            Stream::Trace(file) => file.arm(waker),
-            Stream::Text(text) => text.left().is_empty() && text.file.arm(waker),
+            Stream::Trace(file) => file.arm(waker, least),
+            Stream::Text(text) => text.left().is_empty() && text.file.arm(waker, least),
+        }
+    }
+
+    /// Bytes of records that a read would have to fetch: none while there is text left.
+    pub(crate) fn unread(&self) -> usize {
+        match self {
+            Stream::Text(text) if !text.left().is_empty() => 0,
+            Stream::Text(text) => text.file.unread(),
+            Stream::Trace(file) => file.unread(),
         }
     }
 

@@ -9,6 +9,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use crossbeam_channel::bounded as channel;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crossbeam_channel::Receiver;
+
 use super::*;
 use crate::policy::Policy;
 use crate::record::{self, Body, Comm, Decoder, Stamp, Time};

@@ -195,9 +195,9 @@ impl Reader {
         self.given.records > 0 && !self.told_end
     }
 
-    /// Registers `waker` to be called once, when there is something to read or the sink ends; false where that is so
-    /// already, and `waker` is not kept.
-    pub fn arm(&mut self, waker: Waker) -> bool {
+    /// Registers `waker` to be called once, when there are `least` bytes to read, at least one, or the sink ends; false
+    /// where that is so already, and `waker` is not kept.
+    pub fn arm(&mut self, waker: Waker, least: usize) -> bool {
         if !self.rest.is_empty() {
             return false;
         }
@@ -207,12 +207,18 @@ impl Reader {
             return false;
         }
         match st.slots.get_mut(&self.slot) {
-            Some(slot) if slot.pos == head => {
-                slot.armed = Some(waker);
+            Some(slot) if head < slot.pos + least as u64 => {
+                slot.armed = Some((slot.pos + least as u64, waker));
                 true
             }
             _ => false,
         }
+    }
+
+    /// Bytes of the ring that it has not read.
+    pub fn unread(&self) -> usize {
+        let st = self.sink.state.lock();
+        st.slots.get(&self.slot).map_or(0, |slot| (st.ring.head() - slot.pos) as usize)
     }
 
     /// Whether a read would give data now, and whether EOF is next.

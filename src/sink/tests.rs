@@ -320,16 +320,16 @@ fn a_waker_is_called_once_at_data_and_at_the_end() {
             calls.fetch_add(1, Ordering::Relaxed);
         })
     };
-    assert!(reader.arm(waker()));
+    assert!(reader.arm(waker(), 1));
     append(&sink, 1, 1, 8);
     append(&sink, 1, 2, 8);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
-    assert!(!reader.arm(waker()), "there is something to read");
+    assert!(!reader.arm(waker(), 1), "there is something to read");
     read(&mut reader);
-    assert!(reader.arm(waker()));
+    assert!(reader.arm(waker(), 1));
     drop(writer);
     assert_eq!(calls.load(Ordering::Relaxed), 2);
-    assert!(!reader.arm(waker()), "it has ended");
+    assert!(!reader.arm(waker(), 1), "it has ended");
 }
 
 #[test]

@@ -47,13 +47,13 @@ fn an_open_waits_and_is_bound_to_the_first_sink() {
     assert!(file.waits_for().is_some());
     assert_eq!((file.ready(), file.read(9, 1, &mut Vec::new())), ((false, false), Ok(Read::Empty)));
     let (calls, waker) = counter();
-    assert!(file.arm(waker.clone()));
+    assert!(file.arm(waker.clone(), 1));
     let (first, second) = (trace(), trace());
     proc.set_trace(Some(Arc::clone(&first)));
     assert!(file.waits_for().is_some(), "what is not in force binds nobody");
     proc.bind();
     assert_eq!(calls.load(Ordering::Relaxed), 1);
-    assert!(file.arm(waker), "bound, and nothing to read yet");
+    assert!(file.arm(waker, 1), "bound, and nothing to read yet");
     assert!(file.waits_for().is_none());
     proc.set_trace(Some(second));
     proc.bind();
@@ -73,7 +73,7 @@ fn a_sink_belongs_to_its_maker_and_root() {
     assert!(TraceFile::open(&proc, OWNER).is_ok() && TraceFile::open(&proc, 0).is_ok());
     assert_eq!(waiting.ready(), (true, false), "an error is there to be read");
     assert_eq!(waiting.read(9, 1, &mut Vec::new()).unwrap_err().errno(), libc::EACCES);
-    assert!(!waiting.arm(counter().1));
+    assert!(!waiting.arm(counter().1, 1));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_death_of_an_untraced_process_is_the_end() {
     let (procs, proc) = proc();
     let mut file = TraceFile::open(&proc, OWNER).unwrap();
     let (calls, waker) = counter();
-    assert!(file.arm(waker));
+    assert!(file.arm(waker, 1));
     procs.exit(&proc);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     assert_eq!(file.read(9, 1, &mut Vec::new()), Ok(Read::Eof));

@@ -1,0 +1,129 @@
+//! How often a reader is given what there is: rarely where records come fast, at once where they do not.
+
+use std::time::{Duration, Instant};
+
+/// Answers that may follow each other at once.
+const BURST: u32 = 16;
+/// Time of waiting for a first record in which a reader earns one more.
+const EARN: Duration = Duration::from_millis(1);
+/// Longest time that records are held back.
+const GAP_MAX: Duration = Duration::from_millis(16);
+
+/// What one reader may still be given at once.
+///
+/// Each wake-up of a reader costs the machine two and a copy, at the cost of the traced process where every cpu is busy. So
+/// a reader that found nothing and waited is answered at once, and one that always finds something is held back: a
+/// millisecond, and each time twice as long up to 16, unless [`Allowance::enough`] bytes are there before. Then it gets
+/// all that is there, in as many answers as it likes.
+#[derive(Debug)]
+pub struct Allowance {
+    left: u32,
+    /// Bytes that were there when it was last let in, and not given yet.
+    bytes: usize,
+    /// How long the next answer is held back where nothing is left.
+    gap: Duration,
+    /// When the last answer was given.
+    answered: Instant,
+}
+
+impl Allowance {
+    /// A full one.
+    pub fn new(now: Instant) -> Allowance {
+        Allowance { left: BURST, bytes: 0, gap: EARN, answered: now }
+    }
+
+    /// So many bytes are worth an answer at any time: a ring of `size` bytes is far from full then.
+    pub fn enough(size: usize) -> usize {
+        size / 8
+    }
+
+    /// The reader had found nothing, and waited until now.
+    pub fn waited(&mut self, now: Instant) {
+        self.bytes = 0;
+        let periods = now.saturating_duration_since(self.answered).as_nanos() / EARN.as_nanos();
+        self.left = BURST.min(self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)));
+    }
+
+    /// Whether the reader may have the bytes that are `there` for it in a ring of `size`; if not, when at the latest.
+    pub fn turn(&mut self, now: Instant, there: usize, size: usize) -> Option<Instant> {
+        if there == 0 || self.bytes > 0 {
+            return None;
+        }
+        let due = self.answered + self.gap;
+        if self.left > 0 {
+            self.left -= 1;
+            self.gap = EARN;
+        } else if due <= now || there >= Allowance::enough(size) {
+            self.gap = (self.gap * 2).min(GAP_MAX);
+        } else {
+            return Some(due);
+        }
+        self.bytes = there;
+        None
+    }
+
+    /// So many bytes were given.
+    pub fn answered(&mut self, now: Instant, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.answered = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 1 << 20;
+
+    /// How often one who always finds a byte is answered, the time standing still.
+    fn at_once(allowance: &mut Allowance, now: Instant) -> usize {
+        let mut answers = 0;
+        while answers < 1000 && allowance.turn(now, 1, SIZE).is_none() {
+            allowance.answered(now, 1);
+            answers += 1;
+        }
+        answers
+    }
+
+    #[test]
+    fn a_reader_that_always_finds_something_comes_ever_more_rarely() {
+        let mut now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        assert_eq!(at_once(&mut allowance, now), BURST as usize);
+        for gap in [1, 2, 4, 8, 16, 16, 16] {
+            let due = allowance.turn(now, 1, SIZE).expect("nothing is left");
+            assert_eq!(due, now + Duration::from_millis(gap));
+            now = due;
+            assert_eq!(at_once(&mut allowance, now), 1);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_for_records_is_answered_at_once() {
+        let mut now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        for _ in 0..1000 {
+            assert_eq!(allowance.turn(now, 1, SIZE), None);
+            allowance.answered(now, 1);
+            now += EARN;
+            allowance.waited(now);
+        }
+        assert_eq!(at_once(&mut allowance, now), BURST as usize);
+        allowance.waited(now + EARN * 3);
+        assert_eq!(at_once(&mut allowance, now), 3);
+    }
+
+    #[test]
+    fn who_was_let_in_may_take_all_that_was_there() {
+        let now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        at_once(&mut allowance, now);
+        assert_eq!(allowance.turn(now, 0, SIZE), None, "who finds nothing is told so");
+        assert!(allowance.turn(now, SIZE / 8 - 1, SIZE).is_some());
+        assert_eq!(allowance.turn(now, SIZE / 8, SIZE), None);
+        allowance.answered(now, SIZE / 8 - 1);
+        assert_eq!(allowance.turn(now, 1, SIZE), None);
+        allowance.answered(now, 1);
+        assert!(allowance.turn(now, 1, SIZE).is_some());
+    }
+}
