@@ -23,11 +23,11 @@ pub use table::{Binding, Bound, Proc, ProcTable};
 pub struct ProcId {
     /// Process id.
     pub pid: i32,
-    /// Start time in clock ticks since boot (field 22 of /proc/pid/stat).
-    pub start: u64,
-    /// Inode number of its pidfd, which no other process ever has (pidfs, Linux 6.9); 0 on older kernels. A number can be
-    /// used again within one tick of the start time.
+    /// Inode number of its pidfd, which no other process ever has (pidfs, Linux 6.9); 0 on older kernels.
     pub inode: u64,
+    /// Where that is 0, its start time in clock ticks since boot (field 22 of /proc/pid/stat): good but for a number that is
+    /// used again within one tick.
+    pub start: u64,
 }
 
 impl ProcId {
@@ -36,10 +36,12 @@ impl ProcId {
     /// # Errors
     /// ESRCH where there is none, or the number is a thread's.
     pub fn of(pid: i32) -> Result<ProcId> {
-        let stat = Stat::of(pid)?;
-        // pidfd_open(2) refuses a thread that leads no process. Far cheaper than to read its status.
+        // It refuses a thread that leads no process. Far cheaper than anything in /proc.
         let fd = pidfd(pid).map_err(|_| Error::Gone { pid })?;
-        Ok(ProcId { pid, start: stat.start, inode: inode(&fd) })
+        Ok(match inode(&fd) {
+            0 => ProcId { pid, inode: 0, start: Stat::of(pid)?.start },
+            inode => ProcId { pid, inode, start: 0 },
+        })
     }
 
     /// That this is still the process with that number, and that it is not dead.
@@ -59,7 +61,10 @@ impl ProcId {
     /// ESRCH.
     pub fn stat(self) -> Result<Stat> {
         let stat = Stat::of(self.pid)?;
-        let is_it = stat.start == self.start && (self.inode == 0 || inode(&pidfd(self.pid)?) == self.inode);
+        let is_it = match self.inode {
+            0 => stat.start == self.start,
+            mine => inode(&pidfd(self.pid)?) == mine,
+        };
         if is_it { Ok(stat) } else { Err(Error::Gone { pid: self.pid }) }
     }
 }

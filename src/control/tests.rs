@@ -158,7 +158,7 @@ impl World {
     /// As if it had been a child of the other, which has the inherit flag.
     fn fork(&self, parent: ProcId, child: ProcId) {
         let parent = self.ktrace.procs().get(parent).unwrap();
-        self.ktrace.procs().fork(&parent, child.pid).unwrap().unwrap();
+        self.ktrace.procs().fork(&parent, child).unwrap();
     }
 
     fn sink(&self, id: ProcId) -> u64 {
@@ -283,7 +283,7 @@ fn r20_the_file_closes_with_its_last_reference() {
     let (a, b) = (w.sleep(), w.sleep());
     w.tell(Some(a), "set syscall +inherit").unwrap();
     let parent = w.ktrace.procs().get(a).unwrap();
-    w.ktrace.procs().fork(&parent, b.pid).unwrap();
+    w.ktrace.procs().fork(&parent, b).unwrap();
     let sink = Arc::clone(w.trace(a).unwrap().sink());
     w.tell(Some(a), "clear").unwrap();
     assert_eq!(sink.end(), None, "the child writes to it");
@@ -297,9 +297,9 @@ fn r22_fork_gives_the_child_flags_and_file_only_with_inherit() {
     let (a, b) = (w.sleep(), w.sleep());
     w.tell(Some(a), "set syscall").unwrap();
     let parent = w.ktrace.procs().get(a).unwrap();
-    assert!(w.ktrace.procs().fork(&parent, b.pid).unwrap().is_none());
+    assert!(w.ktrace.procs().fork(&parent, b).is_none());
     w.tell(Some(a), "set namei +inherit").unwrap();
-    let (_, trace) = w.ktrace.procs().fork(&parent, b.pid).unwrap().unwrap();
+    let (_, trace) = w.ktrace.procs().fork(&parent, b).unwrap();
     assert_eq!((trace.facs, trace.inherit), (Facs::SYSCALL | Facs::NAMEI, true));
     assert_eq!(w.sink(b), w.sink(a));
 }
@@ -320,7 +320,7 @@ fn r30_giving_a_file_up_releases_every_process_that_writes_to_it() {
     let (a, b) = (w.sleep(), w.sleep());
     w.tell(Some(a), "set user +inherit").unwrap();
     let parent = w.ktrace.procs().get(a).unwrap();
-    w.ktrace.procs().fork(&parent, b.pid).unwrap();
+    w.ktrace.procs().fork(&parent, b).unwrap();
     let mut file = w.ktrace.open(&w.me, a).unwrap();
     let mut out = Vec::new();
     assert_eq!(file.read(4096, 1, &mut out), Ok(Read::Empty));
@@ -395,7 +395,7 @@ fn the_state_that_is_read_can_be_written() {
 fn a_process_that_is_another_one_now_is_esrch() {
     let mut w = World::new();
     let a = w.sleep();
-    let older = ProcId { start: a.start - 1, ..a };
+    let older = ProcId { start: a.start ^ 1, inode: a.inode ^ 1, ..a };
     assert_eq!(w.errno(Some(older), "set syscall"), libc::ESRCH);
     assert_eq!(w.ktrace.open(&w.me, older).unwrap_err().errno(), libc::ESRCH);
 }

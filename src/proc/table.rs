@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{ProcId, Trace};
-use crate::error::Result;
 use crate::sink::{End, Sink, Waker};
 use crate::syscall::Abi;
 
@@ -337,18 +336,14 @@ impl ProcTable {
     }
 
     /// `ktrfork` (R22): a new process. Gives its entry and what is traced of it, `None` without INHERIT.
-    ///
-    /// # Errors
-    /// ESRCH where the child is gone already.
-    pub fn fork(&self, parent: &Proc, child: i32) -> Result<Option<(Arc<Proc>, Arc<Trace>)>> {
-        let Some(trace) = parent.trace().filter(|t| t.inherit) else { return Ok(None) };
-        let id = ProcId::of(child)?;
-        let proc = self.entry(id);
+    pub fn fork(&self, parent: &Proc, child: ProcId) -> Option<(Arc<Proc>, Arc<Trace>)> {
+        let trace = parent.trace().filter(|t| t.inherit)?;
+        let proc = self.entry(child);
         proc.set_abi(parent.abi());
         let trace = Arc::new(trace.inherited());
         proc.set_trace(Some(Arc::clone(&trace)));
         proc.bind();
-        Ok(Some((proc, trace)))
+        Some((proc, trace))
     }
 
     /// The process is dead (R24): tracing ends, what it wrote stays readable.

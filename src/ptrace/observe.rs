@@ -20,7 +20,7 @@ use crate::cred;
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
-use crate::record::{self, HEADER_LEN, Stamp, Time};
+use crate::record::{self, Comm, HEADER_LEN, Stamp, Time};
 use crate::syscall::{self, Abi};
 
 /// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
@@ -209,10 +209,14 @@ impl Observer {
     /// A signal is about to be delivered.
     pub(super) fn signal(&mut self, task: &mut Task, stopped: &Stopped, signo: i32, time: Time) -> Resume {
         let psig_on = task.trace.as_ref().is_some_and(|t| t.facs.contains(Facs::PSIG));
+        let sees_exit = task.needs_calls(self.shared.privileged);
+        if !psig_on && sees_exit && task.held.is_none() && task.sleep.is_none() && task.changed.is_none() {
+            // It has ended no call, and nobody asks.
+            return Resume::With(signo);
+        }
         // Without the facility the action matters only to a call that an ignored signal has ended.
         let action = signals::action(task.tid, signo);
         if action == Action::Ignored {
-            let sees_exit = task.needs_calls(self.shared.privileged);
             match restart::restart(task, stopped, sees_exit, &self.shared.sleeps) {
                 Outcome::Untouched => {}
                 Outcome::Restarted => task.restarting = true,
@@ -289,10 +293,9 @@ impl Observer {
     /// R31: what is traced of a process was changed; also the first record of a new child.
     ///
     /// Where EMUL is off the stream says it, so that a facility turned off is not taken for a loss.
-    pub(super) fn applied(&mut self, proc: &Proc, trace: &Trace, is_new: bool) {
+    pub(super) fn applied(&mut self, proc: &Proc, trace: &Trace, comm: Comm, is_new: bool) {
         let pid = proc.id.pid;
-        let stamp =
-            Stamp { time: now(), pid, tid: pid, comm: super::task::comm_of(pid, pid).unwrap_or_default() };
+        let stamp = Stamp { time: now(), pid, tid: pid, comm };
         let at = at(trace, &stamp, proc.abi());
         self.recorder.emul(at);
         self.look(proc, at);

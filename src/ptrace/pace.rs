@@ -1,17 +1,20 @@
 //! How a tracer thread waits for its tracees: measured while it runs, and chosen.
 //!
 //! Most of what a stop costs is waking the other side, and that depends on where the two run and on the host. There are
-//! two ways. [`Way::Free`]: like any thread, wherever the scheduler puts it. [`Way::Near`]: on the cpu of the tracee,
-//! under SCHED_IDLE. There a stop is a switch of threads and no message to another cpu; and as the scheduler counts a
+//! three ways. [`Way::Free`]: like any thread, wherever the scheduler puts it. [`Way::Spin`]: the same, but it asks for a
+//! while before it sleeps. [`Way::Near`]: on the cpu of the tracee, under SCHED_IDLE. There a stop is a switch of threads and no message to another cpu; and as the scheduler counts a
 //! cpu with nothing but SCHED_IDLE threads as free, it leaves the tracee where it is instead of moving it to the next
 //! cpu. Nothing of this can be seen by the tracee, whose own affinity and class stay as they are. Where other threads
 //! want that cpu, Near is slow, and the measurement says so.
 //!
-//! The measure is the round trip from a call's entry, resumed, to the stop at its exit. Of a number of them the lower
-//! quartile is taken: calls that wait for something say nothing about us.
+//! Of one or two busy threads the measure is the round trip from a call's entry, resumed, to the stop at its exit, and
+//! the question is whether to be near. Of more it is the time from call to call, whosever they are, and the question is
+//! whether to spin: near, they would all take turns on one cpu. Of a number of measures the lower quartile is taken:
+//! calls that wait for something say nothing about us.
 
 use std::fs;
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -19,8 +22,13 @@ use nix::unistd::Pid;
 
 use super::sys;
 
-/// Round trips of one judgement.
+/// Measures of one judgement.
 const WINDOW: usize = 32;
+/// Calls of several threads that make one measure.
+const BATCH: u32 = 8;
+/// How long a thread asks before it sleeps, and how many do so at a time, in all.
+const SPIN: Duration = Duration::from_micros(100);
+static SPINNERS: AtomicUsize = AtomicUsize::new(0);
 /// Of a trial, after so many it may be clear that it is bad.
 const EARLY: usize = 4;
 /// A way must be so much better to be worth a change, and so much worse to be left.
@@ -51,15 +59,8 @@ pub(super) enum Way {
     Free,
     /// On the tracee's cpu, giving way to it.
     Near,
-}
-
-impl Way {
-    fn other(self) -> Way {
-        match self {
-            Way::Free => Way::Near,
-            Way::Near => Way::Free,
-        }
-    }
+    /// Anywhere, and awake for a while.
+    Spin,
 }
 
 /// What one tracer thread has measured, and what it does.
@@ -68,11 +69,18 @@ pub(super) struct Pace {
     judge: Judge,
     /// Where it may run; `None` where it has no choice.
     cpus: Option<CpuSet>,
+    /// The kernel lets it come back from SCHED_IDLE.
+    may_return: bool,
     /// Where it is held.
     near: Option<usize>,
-    /// Whose round trips were the last, and how often since the last judgement one was neither's.
+    /// It spins, and is counted.
+    spins: bool,
+    /// Whose calls were the last; how many there were since it was last asked whose they are, and how many of neither.
     last: [i32; 2],
+    calls: u32,
     others: u32,
+    /// When the first of the calls was, of which the next measure is made; `None` while no more than two threads are busy.
+    crowd: Option<(Instant, u32)>,
     /// It is free only to try that, and was near before.
     returns: bool,
     /// When it was last judged.
@@ -94,14 +102,18 @@ impl Pace {
     pub(super) fn new(may_return: bool) -> Pace {
         let several =
             |cpus: &CpuSet| (0..CpuSet::count()).filter(|&cpu| cpus.is_set(cpu) == Ok(true)).count() > 1;
-        let cpus = sched_getaffinity(Pid::from_raw(0)).ok().filter(|cpus| may_return && several(cpus));
+        let cpus = sched_getaffinity(Pid::from_raw(0)).ok().filter(several);
         let now = Instant::now();
         Pace {
-            judge: Judge::new(),
+            judge: Judge::between(if may_return { Way::Near } else { Way::Spin }),
             cpus,
+            may_return,
             near: None,
+            spins: false,
             last: [0; 2],
+            calls: 0,
             others: 0,
+            crowd: None,
             returns: false,
             judged: now,
             looked: None,
@@ -122,34 +134,77 @@ impl Pace {
             let long = if until.elapsed() > long * 10 { SHY } else { long };
             log::debug!("thread {tid}: kept from its cpu; nothing is tried for {long:?}");
             self.shy = (Instant::now() + long, (long * 2).min(SHY_MAX));
-            self.judge = Judge::new();
-            self.returns = false;
-            return self.leave();
+            return self.begin();
         }
+        self.look_whose(tid);
+        let measure = match &mut self.crowd {
+            None => ns,
+            Some((since, calls)) => {
+                *calls += 1;
+                if *calls < BATCH {
+                    return;
+                }
+                let passed = since.elapsed();
+                (*since, *calls) = (Instant::now(), 0);
+                (passed / BATCH).as_nanos() as u64
+            }
+        };
+        if self.judge.take(measure) {
+            self.judged = Instant::now();
+            log::trace!("thread {tid}: {:?}, {:?} ns", self.judge.way, self.judge.cost);
+            let way = self.judge.way;
+            match way {
+                Way::Near if self.near.is_none() && !self.returns && !self.may_try() => self.judge.put_off(),
+                Way::Near => self.follow(tid),
+                Way::Spin if !self.may_spin() => self.judge.put_off(),
+                Way::Spin => {}
+                Way::Free => {
+                    self.returns = self.judge.on_trial && (self.near.is_some() || self.returns);
+                    self.leave();
+                }
+            }
+        }
+    }
+
+    /// Whether one or two threads are busy, or more.
+    fn look_whose(&mut self, tid: i32) {
         if !self.last.contains(&tid) {
             self.last = [tid, self.last[0]];
             self.others += 1;
         }
-        if self.judge.take(ns) {
-            self.judged = Instant::now();
-            // More than two that are busy keep this thread busy on a cpu of its own, while they run on others: near, they would all
-            // take turns.
-            if std::mem::take(&mut self.others) as usize > WINDOW / 4 {
-                self.judge = Judge::new();
-                self.returns = false;
-                return self.leave();
-            }
-            log::trace!("thread {tid}: {:?}, {:?} ns", self.judge.way, self.judge.cost);
-            let near = self.judge.way == Way::Near;
-            if near && self.near.is_none() && !self.returns && !self.may_try() {
-                self.judge.put_off();
-            } else if near {
-                self.follow(tid);
-            } else {
-                self.returns = self.judge.on_trial && (self.near.is_some() || self.returns);
-                self.leave();
+        self.calls += 1;
+        if self.calls as usize == WINDOW {
+            self.calls = 0;
+            let crowd = std::mem::take(&mut self.others) as usize > WINDOW / 4;
+            if crowd != self.crowd.is_some() {
+                self.crowd = crowd.then(|| (Instant::now(), 0));
+                self.begin();
             }
         }
+    }
+
+    /// Nothing is known.
+    fn begin(&mut self) {
+        let other = if self.crowd.is_none() && self.may_return { Way::Near } else { Way::Spin };
+        self.judge = Judge::between(other);
+        self.returns = false;
+        self.leave();
+    }
+
+    /// For how long to ask before sleeping.
+    pub(super) fn spin(&self) -> Option<Duration> {
+        self.spins.then_some(SPIN)
+    }
+
+    /// Takes a place among those that spin, half as many as there are cpus: one thread alone needs a cpu to spare, several
+    /// keep this thread busy anyhow.
+    fn may_spin(&mut self) -> bool {
+        if !self.spins && (self.crowd.is_some() || self.may_try()) {
+            let most = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() / 2);
+            let one_more = |spinners: usize| (spinners < most).then_some(spinners + 1);
+            self.spins = SPINNERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        }
+        self.spins
     }
 
     /// Whether there is a cpu to spare: where others want them all, near would be the worst of places.
@@ -178,14 +233,15 @@ impl Pace {
 
     /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free.
     pub(super) fn pause(&mut self) {
-        if self.near.is_some() && self.judged.elapsed() > STALE {
-            self.judge = Judge::new();
-            self.returns = false;
-            self.leave();
+        if (self.near.is_some() || self.spins) && self.judged.elapsed() > STALE {
+            self.begin();
         }
     }
 
     fn leave(&mut self) {
+        if std::mem::take(&mut self.spins) {
+            SPINNERS.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(cpus) = self.cpus.filter(|_| self.near.take().is_some()) {
             sys::run_idle(false);
             // Cpus may have been taken away since: then it stays where it is.
@@ -216,6 +272,12 @@ impl Pace {
     }
 }
 
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
 /// The cpu a thread ran on last: field 39 of /proc/pid/stat, proc(5).
 fn cpu_of(tid: i32) -> Option<usize> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
@@ -242,8 +304,10 @@ fn idle() -> Option<Duration> {
 #[derive(Debug)]
 struct Judge {
     way: Way,
+    /// The choice beside [`Way::Free`].
+    choice: Way,
     window: Vec<u64>,
-    /// What a round trip costs by each way, nanoseconds; 0 where it was never tried.
+    /// What is measured of free and of the other, nanoseconds; 0 where it was never tried.
     cost: [f64; 2],
     on_trial: bool,
     /// Windows until the next trial.
@@ -252,9 +316,11 @@ struct Judge {
 }
 
 impl Judge {
-    fn new() -> Judge {
+    /// Between free, at first, and this.
+    fn between(choice: Way) -> Judge {
         Judge {
             way: Way::Free,
+            choice,
             window: Vec::with_capacity(WINDOW),
             cost: [0.0; 2],
             on_trial: false,
@@ -279,18 +345,24 @@ impl Judge {
     }
 
     fn turn(&mut self) {
-        self.way = self.way.other();
+        self.way = if self.way == Way::Free { self.choice } else { Way::Free };
         self.window.clear();
     }
 
-    /// Takes one round trip; true where it has judged.
+    /// Place of the present way among the costs.
+    fn at(&self) -> usize {
+        usize::from(self.way != Way::Free)
+    }
+
+    /// Takes one measure; true where it has judged.
     fn take(&mut self, ns: u64) -> bool {
         self.window.push(ns);
-        let other = self.cost[self.way.other() as usize];
+        let other = self.cost[1 - self.at()];
         if self.on_trial && self.window.len() == EARLY {
             let least = self.window.iter().min().map_or(0.0, |&ns| ns as f64);
             if least > other * 2.0 {
-                self.cost[self.way as usize] = least;
+                let at = self.at();
+                self.cost[at] = least;
                 self.failed();
                 return true;
             }
@@ -301,7 +373,8 @@ impl Judge {
         self.window.sort_unstable();
         let now = self.window[WINDOW / 4] as f64;
         self.window.clear();
-        let cost = &mut self.cost[self.way as usize];
+        let at = self.at();
+        let cost = &mut self.cost[at];
         *cost = if *cost == 0.0 || self.on_trial { now } else { (*cost * 3.0 + now) / 4.0 };
         let cost = *cost;
         if self.on_trial {

@@ -4,7 +4,7 @@ use libc::siginfo_t;
 
 use super::stop::Stopped;
 use super::sys;
-use crate::proc::status_field;
+use crate::proc;
 use crate::record::{Psig, SigInfo};
 use crate::signal;
 
@@ -23,14 +23,15 @@ pub(super) enum Action {
 
 /// What `tid`'s process does with `signo`, from /proc/pid/status.
 pub(super) fn action(tid: i32, signo: i32) -> Action {
+    let status = proc::status(tid).unwrap_or_default();
     let has = |field| {
-        let mask = status_field(tid, field).unwrap_or_default();
-        u64::from_str_radix(&mask, 16).is_ok_and(|mask| mask >> (signo - 1) & 1 == 1)
+        let mask = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signo - 1) & 1 == 1)
     };
-    if has("SigIgn") {
+    if has("SigIgn:") {
         return Action::Ignored;
     }
-    if has("SigCgt") {
+    if has("SigCgt:") {
         return Action::Caught;
     }
     match signal::default_action(signo) {

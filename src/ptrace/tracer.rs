@@ -8,6 +8,7 @@ mod events;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno;
@@ -74,12 +75,26 @@ impl Tracer {
             return !self.finish();
         }
         self.pace.pause();
-        match stop::wait(true) {
+        match self.wait() {
             Ok(Some(change)) => self.change(change),
             Ok(None) => self.switches(),
             Err(errno) => self.nobody_left(errno),
         }
         true
+    }
+
+    /// Waits for a stop, or a kick.
+    fn wait(&self) -> nix::Result<Option<Change>> {
+        if let Some(long) = self.pace.spin() {
+            let begun = Instant::now();
+            while begun.elapsed() < long && self.commands.is_empty() {
+                if let Some(change) = stop::wait(false)? {
+                    return Ok(Some(change));
+                }
+                std::hint::spin_loop();
+            }
+        }
+        stop::wait(true)
     }
 
     fn command(&mut self, command: Command) {
@@ -123,13 +138,13 @@ impl Tracer {
         self.strangers.clear();
         let tids: Vec<i32> = self.tasks.keys().copied().collect();
         for tid in tids {
-            self.dead(tid);
+            self.dead(tid, false);
         }
     }
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Dead(tid) => self.dead(tid),
+            Change::Dead(tid) => self.dead(tid, true),
             Change::Stopped(stopped, stop) => {
                 log::trace!("thread {}: {stop:?}", stopped.tid());
                 self.stopped(stopped, stop);

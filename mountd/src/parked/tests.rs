@@ -255,7 +255,7 @@ fn the_death_of_an_untraced_process_ends_a_wait_for_its_sink() {
 fn a_process_with_the_number_of_the_dead_one_is_not_waited_for() {
     let rig = Rig::new();
     let now = ProcId::of(std::process::id() as i32).unwrap();
-    let proc = rig.procs.entry(ProcId { start: now.start - 1, ..now });
+    let proc = rig.procs.entry(ProcId { start: now.start ^ 1, inode: now.inode ^ 1, ..now });
     let fh = rig.open(&proc);
     rig.read(1, fh, !NONBLOCK);
     assert_eq!(rig.hears(), Said::Data(1, vec![]));

@@ -116,7 +116,7 @@ fn a_sink_that_its_readers_left_is_gone_at_once() {
 #[test]
 fn a_used_number_does_not_bring_back_the_process_before() {
     let procs = ProcTable::new(LONG);
-    let older = ProcId { start: us().start - 1, ..us() };
+    let older = ProcId { start: us().start ^ 1, inode: us().inode ^ 1, ..us() };
     let proc = procs.entry(older);
     let t = trace(false);
     let sink = Arc::clone(t.sink());
@@ -150,14 +150,14 @@ fn only_what_is_still_so_is_swapped_and_a_revert_leaves_no_trace() {
 fn a_child_has_the_parents_flags_and_file_only_with_inherit() {
     let procs = ProcTable::new(LONG);
     let parent = procs.entry(GONE);
-    assert!(procs.fork(&parent, us().pid).unwrap().is_none(), "an untraced parent");
+    assert!(procs.fork(&parent, us()).is_none(), "an untraced parent");
     parent.set_trace(Some(trace(false)));
-    assert!(procs.fork(&parent, us().pid).unwrap().is_none());
+    assert!(procs.fork(&parent, us()).is_none());
     let t = trace(true);
     parent.set_trace(Some(Arc::clone(&t)));
     parent.set_abi(Abi::Linux32);
     let waiting = procs.entry(us()).wait_for_sink();
-    let (child, inherited) = procs.fork(&parent, us().pid).unwrap().unwrap();
+    let (child, inherited) = procs.fork(&parent, us()).unwrap();
     assert_eq!((child.id, child.abi()), (us(), Abi::Linux32));
     assert_eq!((inherited.facs, inherited.inherit, inherited.root), (t.facs, true, true));
     assert!(matches!(waiting.get(), Bound::To(sink) if Arc::ptr_eq(&sink, t.sink())));
@@ -166,5 +166,5 @@ fn a_child_has_the_parents_flags_and_file_only_with_inherit() {
     assert_eq!(child.trace().unwrap().sink().end(), None, "R20: one more reference");
     procs.exit(&child);
     assert_eq!(child.sink().unwrap().end(), Some(End::Finished));
-    assert_eq!(procs.fork(&parent, 0).map(|f| f.is_some()), Ok(false));
+    assert!(procs.fork(&parent, us()).is_none(), "a dead parent");
 }

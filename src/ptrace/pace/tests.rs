@@ -4,7 +4,7 @@ use super::*;
 fn run(judge: &mut Judge, calls: u32, cost: impl Fn(Way) -> u64) -> [u32; 2] {
     let mut by = [0; 2];
     for _ in 0..calls {
-        by[judge.way as usize] += 1;
+        by[judge.at()] += 1;
         judge.take(cost(judge.way));
     }
     by
@@ -12,7 +12,7 @@ fn run(judge: &mut Judge, calls: u32, cost: impl Fn(Way) -> u64) -> [u32; 2] {
 
 #[test]
 fn the_cheaper_way_is_found_and_kept() {
-    let mut judge = Judge::new();
+    let mut judge = Judge::between(Way::Near);
     run(&mut judge, 1000, |way| if way == Way::Near { 10 } else { 50 });
     let [free, near] = run(&mut judge, 100_000, |way| if way == Way::Near { 10 } else { 50 });
     assert!(free * 100 < near, "{free} free, {near} near");
@@ -20,7 +20,7 @@ fn the_cheaper_way_is_found_and_kept() {
 
 #[test]
 fn a_way_that_is_worse_is_tried_ever_more_rarely() {
-    let mut judge = Judge::new();
+    let mut judge = Judge::between(Way::Near);
     let [_, first] = run(&mut judge, 10_000, |way| if way == Way::Near { 5000 } else { 10 });
     assert!(first > 0 && first < 40, "{first}");
     let [_, later] = run(&mut judge, 100_000, |way| if way == Way::Near { 5000 } else { 10 });
@@ -29,7 +29,7 @@ fn a_way_that_is_worse_is_tried_ever_more_rarely() {
 
 #[test]
 fn when_the_cpu_is_wanted_by_others_the_tracer_leaves() {
-    let mut judge = Judge::new();
+    let mut judge = Judge::between(Way::Near);
     run(&mut judge, 10_000, |way| if way == Way::Near { 10 } else { 50 });
     assert_eq!(judge.way, Way::Near);
     run(&mut judge, 2 * WINDOW as u32, |way| if way == Way::Near { 5000 } else { 60 });
@@ -38,7 +38,7 @@ fn when_the_cpu_is_wanted_by_others_the_tracer_leaves() {
 
 #[test]
 fn calls_that_wait_say_nothing_about_us() {
-    let mut judge = Judge::new();
+    let mut judge = Judge::between(Way::Near);
     let mut n = 0;
     for _ in 0..10_000 {
         n += 1;
@@ -46,7 +46,7 @@ fn calls_that_wait_say_nothing_about_us() {
         judge.take(match judge.way {
             _ if waits => 1_000_000,
             Way::Near => 10,
-            Way::Free => 50,
+            _ => 50,
         });
     }
     assert_eq!(judge.way, Way::Near);

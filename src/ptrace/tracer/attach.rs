@@ -41,7 +41,8 @@ impl Tracer {
         if is_new {
             proc.set_abi(events::abi_of(pid));
         }
-        self.observer.applied(proc, &trace, is_new);
+        let comm = comm_of(pid, pid).unwrap_or_default();
+        self.observer.applied(proc, &trace, comm, is_new);
         self.watch_switches(pid);
         let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
         let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hooks;
-use crate::proc::{self, ProcTable};
+use crate::proc::{self, ProcId, ProcTable};
 use crate::ptrace::stop::Traced;
 use crate::syscall::Abi;
 
@@ -18,24 +18,21 @@ impl Tracer {
         let Some(task) = self.tasks.get(&parent) else { return };
         let (proc, comm, pid) = (Arc::clone(&task.proc), task.comm, task.pid);
         let (is_traced, filtered) = (task.trace.is_some(), task.filtered);
-        let group = match proc::tgid(child) {
+        let group = match ProcId::of(child) {
+            Err(_) if proc::tgid(child).is_ok_and(|tgid| tgid == pid) => pid,
             // Killed already: its death is all that will be heard of it.
             Err(_) => return self.strange(child),
-            Ok(tgid) if tgid == pid => pid,
-            Ok(_) => {
-                let inherited = if is_traced { self.shared.procs.fork(&proc, child) } else { Ok(None) };
+            Ok(id) => {
+                let inherited = if is_traced { self.shared.procs.fork(&proc, id) } else { None };
                 let (proc, trace) = match inherited {
-                    Ok(Some((proc, trace))) => (proc, Some(trace)),
+                    Some((proc, trace)) => (proc, Some(trace)),
                     // It has its parent's filter, and so must have its tracer.
-                    Ok(None) if filtered => match proc::ProcId::of(child) {
-                        Ok(id) => (self.shared.procs.entry(id), None),
-                        Err(_) => return self.strange(child),
-                    },
-                    _ => return self.strange(child),
+                    None if filtered => (self.shared.procs.entry(id), None),
+                    None => return self.strange(child),
                 };
                 let meter = self.shared.enter(child, &self.me);
                 if let Some(trace) = &trace {
-                    self.observer.applied(&proc, trace, true);
+                    self.observer.applied(&proc, trace, comm, true);
                 }
                 let mut group = Group::new(proc, meter, trace);
                 group.filtered = filtered;
@@ -78,8 +75,9 @@ impl Tracer {
         self.early.insert(tid, (stopped, stop));
     }
 
-    /// A thread is gone (hazard 8).
-    pub(super) fn dead(&mut self, tid: i32) {
+    /// A thread is gone (hazard 8). `reaped`: the kernel has said so, and of a process's first thread it says so only when
+    /// no other is left.
+    pub(super) fn dead(&mut self, tid: i32, reaped: bool) {
         self.strangers.remove(&tid);
         if let Some((stopped, _)) = self.early.remove(&tid) {
             // Nothing is owed to the dead.
@@ -90,8 +88,10 @@ impl Tracer {
             self.observer.switches(&mut task, true);
             if let Some(group) = self.groups.get_mut(&task.pid) {
                 group.leave(tid);
-                if group.threads.is_empty() {
-                    ended(&self.shared.procs, &group.proc);
+                match group.threads.is_empty() {
+                    true if reaped && tid == task.pid => self.shared.procs.exit(&group.proc),
+                    true => ended(&self.shared.procs, &group.proc),
+                    false => {}
                 }
             }
             self.drop_if_empty(task.pid);
