@@ -168,7 +168,7 @@ impl Pace {
 
     /// Whether one or two threads are busy, or more.
     fn look_whose(&mut self, tid: i32) {
-        if !self.last.contains(&tid) {
+        if self.last[0] != tid {
             self.last = [tid, self.last[0]];
             self.others += 1;
         }
