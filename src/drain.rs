@@ -67,7 +67,7 @@ impl Drain {
     /// Why the descriptor takes no more.
     fn run(&mut self) -> nix::Result<()> {
         let (ring, rung) = bounded(1);
-        let bell: Waker = Arc::new(move || {
+        let bell: Waker = Arc::new(move |_| {
             // Full means that it has rung already.
             let _ = ring.try_send(());
         });

@@ -75,9 +75,17 @@ pub struct Counts {
     pub memory: usize,
 }
 
-/// Called when a reader that waits has something to read. It runs in the appending thread, under the sink's lock: it
-/// must neither wait nor call into the sink.
-pub type Waker = Arc<dyn Fn() + Send + Sync>;
+/// Called when a reader that waits has something to read, by the thread that brought it about: it must not wait.
+pub type Waker = Arc<dyn Fn(Held) + Send + Sync>;
+
+/// What the caller of a [`Waker`] holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// No lock: the reader may be served on the spot.
+    Nothing,
+    /// Locks of this library: no call into it.
+    Locks,
+}
 
 /// Which file a sink is written to (`fd=`): two descriptors of the same object are the same trace file (R21).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -286,7 +294,9 @@ impl Sink {
             st.last_abi = abi;
             st.counts.records += 1;
             st.counts.bytes += record.len() as u64;
-            st.wake();
+            let wakers = st.due();
+            drop(st);
+            wakers.iter().for_each(|waker| waker(Held::Nothing));
             return Appended::Whole;
         }
         match st.policy {
@@ -344,7 +354,7 @@ impl Sink {
 
     fn end_locked(&self, st: &mut State, end: End) {
         st.end = Some(end);
-        st.wake();
+        st.due().iter().for_each(|waker| waker(Held::Locks));
         self.room.notify_all();
     }
 
@@ -474,14 +484,11 @@ impl State {
         self.counts.lost += 1;
     }
 
-    /// Calls once every armed waker that waits for what there is now; each of them at the end.
-    fn wake(&mut self) {
+    /// Takes the armed wakers that wait for what there is now; all of them at the end.
+    fn due(&mut self) -> Vec<Waker> {
         let head = if self.end.is_some() { u64::MAX } else { self.ring.head() };
-        for slot in self.slots.values_mut() {
-            if let Some((_, waker)) = slot.armed.take_if(|(at, _)| *at <= head) {
-                waker();
-            }
-        }
+        let due = self.slots.values_mut().filter_map(|slot| slot.armed.take_if(|(at, _)| *at <= head));
+        due.map(|(_, waker)| waker).collect()
     }
 }
 

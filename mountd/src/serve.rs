@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         vec![Ptrace::new(Arc::clone(procs)) as Arc<dyn Backend>]
     });
     let device = Arc::new(Device::new(fuse));
-    let streams = Arc::new(Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell)));
+    let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
     let fs = Arc::new(Fs::new(Arc::clone(&ktrace)));
     let fuse = Fuse::new(fs, Arc::clone(&streams), pair.write_max);
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{ProcId, Trace};
-use crate::sink::{End, Sink, Waker};
+use crate::sink::{End, Held, Sink, Waker};
 use crate::syscall::Abi;
 
 /// A process that is traced, was traced, or whose trace file somebody has opened.
@@ -113,7 +113,7 @@ impl Binding {
         let mut st = self.state.lock();
         st.bound = bound;
         if let Some(waker) = st.waker.take() {
-            waker();
+            waker(Held::Locks);
         }
     }
 }

@@ -316,7 +316,7 @@ fn a_waker_is_called_once_at_data_and_at_the_end() {
     let calls = Arc::new(AtomicUsize::new(0));
     let waker = || -> Waker {
         let calls = Arc::clone(&calls);
-        Arc::new(move || {
+        Arc::new(move |_| {
             calls.fetch_add(1, Ordering::Relaxed);
         })
     };

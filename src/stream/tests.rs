@@ -34,7 +34,7 @@ fn proc() -> (ProcTable, Arc<Proc>) {
 fn counter() -> (Arc<AtomicUsize>, Waker) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let waker = Arc::new(move || {
+    let waker = Arc::new(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
     });
     (calls, waker)

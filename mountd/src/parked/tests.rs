@@ -46,7 +46,7 @@ impl Rig {
         let procs = Arc::new(ProcTable::new(Duration::ZERO));
         let bell = Arc::new(Bell::new().unwrap());
         let device = Arc::new(Device::new(ours));
-        let streams = Arc::new(Streams::new(device, Arc::clone(&procs), Arc::clone(&bell)));
+        let streams = Streams::new(device, Arc::clone(&procs), Arc::clone(&bell));
         let ended = Arc::new(AtomicBool::new(false));
         let (b, s, e) = (Arc::clone(&bell), Arc::clone(&streams), Arc::clone(&ended));
         let pump = Some(thread::spawn(move || pump::run(&b, &s, || {}, &e)));

@@ -66,7 +66,7 @@ fn small_reads_get_whole_lines_while_one_fits_and_lose_nothing() {
         while stream.ready().0 {
             let (_, text) = read(&mut stream, max);
             assert!(max < 100 || text.ends_with('\n'), "{text:?}");
-            assert!(!stream.ready().0 || !stream.arm(Arc::new(|| {}), 1), "armed with text left");
+            assert!(!stream.ready().0 || !stream.arm(Arc::new(|_| {}), 1), "armed with text left");
             all.push_str(&text);
         }
         assert_eq!(all, want, "{max} bytes at a time");
