@@ -13,7 +13,7 @@ use crate::table::{Table, median, ns, ratio, times};
 const MANY: usize = 1000;
 const LISTED: usize = 10_000;
 /// Turns of the load whose calls are timed.
-const TURNS: u64 = 5000;
+const TURNS: u64 = 20_000;
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
