@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,12 +30,14 @@ const BATCH: u32 = 8;
 /// How long a thread asks before it sleeps, and how many do so at a time, in all.
 const SPIN: Duration = Duration::from_micros(100);
 static SPINNERS: AtomicUsize = AtomicUsize::new(0);
-/// Of a trial, after so many it may be clear that it is bad.
+/// Of a trial, after so many it may be clear that it is bad: all of them so many times worse. A change unsettles where the
+/// threads run, so a little means nothing.
 const EARLY: usize = 4;
+const FAR: f64 = 4.0;
 /// A way must be so much better to be worth a change, and so much worse to be left.
 const MARGIN: f64 = 1.1;
 /// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 1;
 const PATIENCE_MAX: u32 = 1024;
 /// And after one that was a success.
 const PATIENCE_WON: u32 = 64;
@@ -200,15 +203,19 @@ impl Pace {
     /// keep this thread busy anyhow.
     fn may_spin(&mut self) -> bool {
         if !self.spins && (self.crowd.is_some() || self.may_try()) {
-            let most = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() / 2);
-            let one_more = |spinners: usize| (spinners < most).then_some(spinners + 1);
+            let one_more = |spinners: usize| (spinners < cpus() / 2).then_some(spinners + 1);
             self.spins = SPINNERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
         }
         self.spins
     }
 
-    /// Whether there is a cpu to spare: where others want them all, near would be the worst of places.
+    /// Whether there is a cpu to spare: where others want them all, near would be the worst of places. The first time how
+    /// many threads want one at this moment has to do: most programs are traced from their start, and many are short.
     fn may_try(&mut self) -> bool {
+        if self.looked.is_none() {
+            self.looked = idle().map(|idle| (Instant::now(), idle));
+            return running().is_some_and(|running| running < cpus());
+        }
         let passed = self.looked.map_or(SPARE_FOR, |(since, _)| since.elapsed());
         if passed < SPARE_FOR {
             return false;
@@ -290,6 +297,18 @@ fn run_delay() -> u64 {
     text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+fn cpus() -> usize {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, |cpus| cpus.get()))
+}
+
+/// How many threads want a cpu at this moment, or have one: the fourth word of /proc/loadavg, before its slash
+/// (proc_loadavg(5)).
+fn running() -> Option<usize> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
+}
+
 /// How long all cpus together had nothing to do, since the start: the fourth number of /proc/stat, in hundredths of a
 /// second (proc_stat(5)).
 fn idle() -> Option<Duration> {
@@ -360,7 +379,7 @@ impl Judge {
         let other = self.cost[1 - self.at()];
         if self.on_trial && self.window.len() == EARLY {
             let least = self.window.iter().min().map_or(0.0, |&ns| ns as f64);
-            if least > other * 2.0 {
+            if least > other * FAR {
                 let at = self.at();
                 self.cost[at] = least;
                 self.failed();
