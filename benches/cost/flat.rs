@@ -19,12 +19,19 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// `load idle`, when all of it is there.
+/// `load idle`, when all of it is there and asleep.
 fn idle(line: &str) -> Load {
     let mut load = Load::start(&[], &words(line));
     let mut ready = String::new();
     BufReader::new(load.child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     assert_eq!(ready, "ready\n");
+    let asleep = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S"))
+    };
+    while !children(load.pid()).iter().all(asleep) {
+        std::thread::yield_now();
+    }
     load
 }
 

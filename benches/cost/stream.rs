@@ -181,7 +181,7 @@ fn printed(command: &mut Command) -> f64 {
 
 /// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
 fn formatting(rounds: usize) -> Option<f64> {
-    const TURNS: u64 = 5000;
+    const TURNS: u64 = 20_000;
     let user = |wrapper: &[String]| {
         let before = user_time();
         let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));

@@ -12,7 +12,7 @@ use ktrace::control::Ktrace;
 use ktrace::cred::{Caller, Creds};
 use ktrace::ctl;
 use ktrace::error::Error;
-use ktrace::proc::{self, ProcId};
+use ktrace::proc::{self, Proc, ProcId};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
@@ -414,10 +414,15 @@ impl Fs {
     /// The living processes, and the dead ones with unread records.
     fn pids(&self) -> Vec<i32> {
         let mut pids = proc::pids().unwrap_or_default();
-        let dead = self.ktrace.procs().all().into_iter().filter(|p| p.died().is_some()).map(|p| p.id.pid);
-        pids.extend(dead.filter(|pid| self.ktrace.lingers(*pid).is_some()));
         pids.sort_unstable();
-        pids.dedup();
+        // Where the number is a living process's again, the dead one is not to be found by it.
+        let lingers = |p: &Arc<Proc>| {
+            p.died().is_some() && pids.binary_search(&p.id.pid).is_err() && p.sink().is_some()
+        };
+        let dead: Vec<i32> =
+            self.ktrace.procs().all().iter().filter(|p| lingers(p)).map(|p| p.id.pid).collect();
+        pids.extend(dead);
+        pids.sort_unstable();
         pids
     }
 
