@@ -7,10 +7,10 @@
 //! cpu. Nothing of this can be seen by the tracee, whose own affinity and class stay as they are. Where other threads
 //! want that cpu, Near is slow, and the measurement says so.
 //!
-//! Of one or two busy threads the measure is the round trip from a call's entry, resumed, to the stop at its exit, and
-//! the question is whether to be near. Of more it is the time from call to call, whosever they are, and the question is
-//! whether to spin: near, they would all take turns on one cpu. Of a number of measures the lower quartile is taken:
-//! calls that wait for something say nothing about us.
+//! The measure is the time from the end of a call to the end of the next, for both of a call's stops and what lies between
+//! may be cheap or dear. Of one busy thread the question is whether to be near. Of several it is whether to spin: near,
+//! they would all take turns on one cpu; a measure is the mean of a few calls then, whosever they are. Of a number of
+//! measures the lower quartile is taken: calls that wait for something say nothing about us.
 
 use std::fs;
 use std::io::Read;
@@ -22,6 +22,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::sys;
+use super::task::ns_between;
+use crate::record::Time;
 
 /// Measures of one judgement.
 const WINDOW: usize = 32;
@@ -44,13 +46,16 @@ const PATIENCE_WON: u32 = 64;
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
 const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
-/// A round trip of this length may be one in which we were kept from our cpu.
+/// Near, so many calls in a row that take so many times longer say that the tracee was moved to another cpu.
+const MOVED: u32 = 2;
+const MOVED_FAR: f64 = 3.0;
+/// A call of this length may be one in which we were kept from our cpu.
 const LONG_NS: u64 = 2_000_000;
 /// So long may we be kept from it, in all: at first, and for each second near.
 const CREDIT: Duration = Duration::from_millis(5);
 const CREDIT_EACH: f64 = 0.03;
 /// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
-const SHY: Duration = Duration::from_millis(300);
+const SHY: Duration = Duration::from_millis(100);
 const SHY_MAX: Duration = Duration::from_secs(300);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
@@ -76,14 +81,18 @@ pub(super) struct Pace {
     may_return: bool,
     /// Where it is held.
     near: Option<usize>,
+    /// Long calls in a row, and at how many it is looked where the tracee is.
+    long: (u32, u32),
     /// It spins, and is counted.
     spins: bool,
-    /// Whose calls were the last; how many there were since it was last asked whose they are, and how many of neither.
-    last: [i32; 2],
+    /// Whose call was the last, and when it ended.
+    last: (i32, Time),
+    /// Calls since it was last asked whose they are, and how many were not of the same thread as the one before.
     calls: u32,
     others: u32,
-    /// When the first of the calls was, of which the next measure is made; `None` while no more than two threads are busy.
-    crowd: Option<(Instant, u32)>,
+    /// The calls of which the next measure is made: how long they took, and how many there are; `None` while one thread is
+    /// busy.
+    crowd: Option<(u64, u32)>,
     /// It is free only to try that, and was near before.
     returns: bool,
     /// When it was last judged.
@@ -112,8 +121,9 @@ impl Pace {
             cpus,
             may_return,
             near: None,
+            long: (0, MOVED),
             spins: false,
-            last: [0; 2],
+            last: (0, Time::default()),
             calls: 0,
             others: 0,
             crowd: None,
@@ -126,11 +136,13 @@ impl Pace {
         }
     }
 
-    /// A thread was resumed from a call's entry and has come to its exit after `ns`.
-    pub(super) fn round_trip(&mut self, tid: i32, ns: u64) {
+    /// A call of a thread has ended.
+    pub(super) fn called(&mut self, tid: i32, time: Time) {
         if self.cpus.is_none() {
             return;
         }
+        let (before, since) = std::mem::replace(&mut self.last, (tid, time));
+        let ns = ns_between(since, time);
         if self.near.is_some() && ns > LONG_NS && self.starved() {
             let (until, long) = self.shy;
             // It went well for so long that what it was before says nothing.
@@ -139,17 +151,20 @@ impl Pace {
             self.shy = (Instant::now() + long, (long * 2).min(SHY_MAX));
             return self.begin();
         }
-        self.look_whose(tid);
+        self.look_whose(tid != before);
+        if self.near.is_some() {
+            self.look_where(tid, ns);
+        }
         let measure = match &mut self.crowd {
             None => ns,
-            Some((since, calls)) => {
+            Some((took, calls)) => {
+                *took += ns;
                 *calls += 1;
                 if *calls < BATCH {
                     return;
                 }
-                let passed = since.elapsed();
-                (*since, *calls) = (Instant::now(), 0);
-                (passed / BATCH).as_nanos() as u64
+                *calls = 0;
+                std::mem::take(took) / u64::from(BATCH)
             }
         };
         if self.judge.take(measure) {
@@ -169,18 +184,31 @@ impl Pace {
         }
     }
 
-    /// Whether one or two threads are busy, or more.
-    fn look_whose(&mut self, tid: i32) {
-        if self.last[0] != tid {
-            self.last = [tid, self.last[0]];
-            self.others += 1;
+    /// Sees early that the tracee runs elsewhere: until the next judgement each call would cost several times as much.
+    fn look_where(&mut self, tid: i32, ns: u64) {
+        let (calls, most) = self.long;
+        if ns as f64 <= self.judge.cost[1] * MOVED_FAR || self.judge.on_trial {
+            self.long.0 = 0;
+        } else if calls + 1 < most {
+            self.long.0 += 1;
+        } else {
+            let before = self.near;
+            self.follow(tid);
+            // It was there, and something else takes long: it is looked for more rarely.
+            let most = if self.near == before { (most * 2).min(WINDOW as u32) } else { MOVED };
+            self.long = (0, most);
         }
+    }
+
+    /// Whether one thread is busy, or more. `other`: this call is another's than the one before.
+    fn look_whose(&mut self, other: bool) {
+        self.others += u32::from(other);
         self.calls += 1;
         if self.calls as usize == WINDOW {
             self.calls = 0;
             let crowd = std::mem::take(&mut self.others) as usize > WINDOW / 4;
             if crowd != self.crowd.is_some() {
-                self.crowd = crowd.then(|| (Instant::now(), 0));
+                self.crowd = crowd.then_some((0, 0));
                 self.begin();
             }
         }

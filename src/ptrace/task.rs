@@ -93,8 +93,6 @@ pub(super) struct Task {
     /// An interrupt was sent and its stop has not been seen.
     pub(super) interrupted: bool,
     pub(super) call: Option<Call>,
-    /// When it was last resumed from a call's entry.
-    pub(super) entered: Option<Time>,
     /// The result of a call that may turn out never to have returned (hazard 1): held until the next stop tells.
     pub(super) held: Option<(Time, i64)>,
     /// The call restarted after an interrupt of ours: its second entry is not an event of the program.
@@ -125,7 +123,6 @@ impl Task {
             comm,
             interrupted: false,
             call: None,
-            entered: None,
             held: None,
             restarting: false,
             changed: None,
@@ -272,4 +269,10 @@ pub(super) fn now() -> Time {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME);
     // CLOCK_REALTIME always exists.
     now.map_or(Time::default(), |t| Time { sec: t.tv_sec(), nsec: t.tv_nsec() })
+}
+
+/// Nanoseconds from one time to a later one; 0 where the clock was set back.
+pub(super) fn ns_between(from: Time, to: Time) -> u64 {
+    let ns = (to.sec - from.sec) * 1_000_000_000 + to.nsec - from.nsec;
+    u64::try_from(ns).unwrap_or(0)
 }

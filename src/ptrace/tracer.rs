@@ -18,7 +18,7 @@ use super::observe::{Observer, Resume};
 use super::pace::Pace;
 use super::restart;
 use super::stop::{self, Change, Stop, Stopped};
-use super::task::{Group, Pending, Task, now};
+use super::task::{Group, Pending, Task, now, ns_between};
 use super::{Command, Handle, Meter, Shared, switches, sys};
 use crate::error::Result;
 use crate::proc::{Proc, Trace};
@@ -188,17 +188,16 @@ impl Tracer {
                 self.resume(stopped, 0);
             }
             Stop::Syscall | Stop::Seccomp => {
-                if let Some(entered) = task.entered.take() {
-                    self.pace.round_trip(tid, ns_between(entered, time));
-                }
                 let how = self.observer.syscall(task, &stopped, interrupted, time);
                 if how == Resume::Enter && (interrupted || task.trace.is_none()) {
                     // The call would end at once, of an interrupt that the kernel takes for done: nobody would see its
                     // EINTR but the program. So the interrupt stays out until the call's exit.
                     task.interrupt();
                 }
-                let resumed = measure(task, &meter, time);
-                task.entered = (how == Resume::Enter).then_some(resumed);
+                if how != Resume::Enter {
+                    self.pace.called(tid, time);
+                }
+                measure(task, &meter, time);
                 self.go_on(stopped, how);
             }
             Stop::Signal(signal) => {
@@ -341,18 +340,12 @@ impl Tracer {
     }
 }
 
-/// A stop ends here: before the resume, after which the tracee may run first. Gives the time.
-fn measure(task: &mut Task, meter: &Meter, since: Time) -> Time {
+/// A stop ends here: before the resume, after which the tracee may run first.
+fn measure(task: &mut Task, meter: &Meter, since: Time) {
     let now = now();
     meter.stops.fetch_add(1, Ordering::Relaxed);
     meter.stopped_ns.fetch_add(ns_between(since, now), Ordering::Relaxed);
     if let Some(switches) = &mut task.switches {
         switches.resumed(now);
     }
-    now
-}
-
-fn ns_between(from: Time, to: Time) -> u64 {
-    let ns = (to.sec - from.sec) * 1_000_000_000 + to.nsec - from.nsec;
-    u64::try_from(ns).unwrap_or(0)
 }
