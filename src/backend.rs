@@ -1,4 +1,4 @@
-//! What a source of events must do. Two are made for this contract: [`crate::ptrace`] and, later, one on eBPF.
+//! What a source of events must do. Two are made for this contract: [`crate::ptrace`] and [`crate::ebpf`].
 //!
 //! A backend is told what to trace through [`Backend::apply`] and says what happened by calling the plain functions of
 //! [`crate::hooks`], as the kernel's call sites call `ktr_*`; events do not go through the trait. It promises:
@@ -38,6 +38,8 @@ pub struct Want {
     pub facs: Facs,
     /// The policy of the sink.
     pub policy: Policy,
+    /// `+seccomp`.
+    pub seccomp: bool,
 }
 
 /// Costs that a backend knows of.
@@ -49,6 +51,8 @@ pub struct Costs {
     pub stopped_ns: u64,
     /// Threads it watches.
     pub threads: u64,
+    /// Events seen without a stop.
+    pub events: u64,
 }
 
 /// A source of events.
@@ -76,6 +80,10 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// ESRCH.
     fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()>;
+
+    /// This thread is in the call by which tracing of its own process is about to be set: the call makes no record of
+    /// its end (R38). To be said before `apply`.
+    fn excuse(&self, _tid: i32) {}
 
     /// What watching has cost, in all or of one process.
     fn costs(&self, proc: Option<&Proc>) -> Costs;

@@ -10,7 +10,7 @@
 //! | 0, words | [`facility`] [`record`] [`syscall`] [`signal`] [`errno`] [`policy`] [`ctl`] [`error`] | pure: no I/O, no clock, no threads |
 //! | 1, things | [`cred`] [`sink`] [`proc`] [`dump`] | state and mechanism, no policy |
 //! | 2, the facility | [`hooks`] [`backend`] [`control`] [`drain`] [`stream`] | what `kern_ktrace.c` is in NetBSD |
-//! | 3, sources of events | [`ptrace`] | a backend: watches processes and calls the hooks |
+//! | 3, sources of events | [`ptrace`] [`ebpf`] | the backends: watch processes and call the hooks |
 //! | 3, clients | [`launch`] [`utrace()`] | how the tools find a mount and start a command; a program's own records |
 //!
 //! The daemon (`mountd/`) and the tools (`src/bin/`) are clients of the public names here.
@@ -32,6 +32,7 @@ pub mod cred;
 pub mod ctl;
 pub mod drain;
 pub mod dump;
+pub mod ebpf;
 pub mod errno;
 pub mod error;
 pub mod facility;

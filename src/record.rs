@@ -4,6 +4,7 @@
 //! Constants keep their C names so that a search crosses into NetBSD's `sys/sys/ktrace.h`.
 
 mod older;
+mod siginfo;
 
 use std::fmt;
 

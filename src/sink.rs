@@ -26,7 +26,7 @@ pub use crate::policy::Policy;
 use crate::record::Stamp;
 use crate::syscall::Abi;
 pub use allowance::Allowance;
-pub use budget::Budget;
+pub use budget::{Budget, Room};
 pub use reader::{Read, Reader};
 use ring::{Mark, Ring};
 use tally::{Tally, note};
@@ -314,6 +314,18 @@ impl Sink {
     /// Counts a record as lost that found no room.
     pub fn lose(&self, bytes: usize) {
         self.state.lock().lose(bytes);
+    }
+
+    /// Counts records as lost that were lost before they came here.
+    pub fn lose_many(&self, records: u64, bytes: u64) {
+        let mut st = self.state.lock();
+        st.lost += Tally { records, bytes };
+        st.counts.lost += records;
+    }
+
+    /// Memory of somebody else's that belongs to this sink and counts like its ring; `None` where there is no more.
+    pub fn room(&self, bytes: usize) -> Option<Room> {
+        Room::new(&self.budget, bytes)
     }
 
     /// Waits until a reader has made room, the policy changed, or the sink ended; false where `until` came first, and

@@ -19,6 +19,12 @@ pub(crate) fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Gives the calling thread this nice value (setpriority(2)), where it may.
+pub(crate) fn set_nice(nice: i32) {
+    // SAFETY: takes three integers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Gives a signal its default action again, with signal(2).
 pub(crate) fn default_action(signal: Signal) -> nix::Result<()> {
     // SAFETY: SIG_DFL runs no code of ours.

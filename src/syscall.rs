@@ -274,6 +274,11 @@ impl Calls {
         }
     }
 
+    /// The choice as words: [`NUMBERS`] bits, rounded up to whole words, for each of [`Abi::ALL`].
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bits.iter().flatten().copied()
+    }
+
     fn set(&mut self, abi: Abi, number: i64, add: bool) {
         let (word, bit) = (number as usize / 64, 1 << (number % 64));
         if add {

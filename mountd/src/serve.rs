@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use fuser::{Config, Session, SessionACL};
 use ktrace::backend::Backend;
 use ktrace::control::{self, Ktrace};
+use ktrace::ebpf::Ebpf;
+use ktrace::proc::ProcTable;
 use ktrace::ptrace::Ptrace;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -52,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     log::info!("mounted on {}", at.display());
 
     let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| {
-        vec![Ptrace::new(Arc::clone(procs)) as Arc<dyn Backend>]
+        backends(&args.options, procs)
     });
     let device = Arc::new(Device::new(fuse));
     let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
@@ -73,6 +75,20 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     mount.unmount();
     drain(&streams, &ended);
     outcome
+}
+
+/// The backends there are here, the best first. Without a name (`backend=auto`) a set takes the first that can do what it
+/// asks for.
+fn backends(options: &Options, procs: &Arc<ProcTable>) -> Vec<Arc<dyn Backend>> {
+    let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
+    if options.backend.as_deref() != Some(ktrace::ptrace::NAME) {
+        match Ebpf::new(Arc::clone(procs)) {
+            Ok(ebpf) => backends.push(ebpf),
+            Err(why) => log::warn!("no eBPF here, ptrace instead: {why}"),
+        }
+    }
+    backends.push(Ptrace::new(Arc::clone(procs)));
+    backends
 }
 
 fn library_options(options: &Options, at: &Path) -> control::Options {

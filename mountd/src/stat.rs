@@ -17,6 +17,7 @@ pub(crate) fn text(totals: &Totals, backends: &[&str]) -> String {
         ("stops", totals.costs.stops),
         ("stopped_ns", totals.costs.stopped_ns),
         ("ns_per_stop", per_stop),
+        ("events", totals.costs.events),
     ];
     let mut text: String = rows.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     text.push_str(&format!("backend {}\n", backends.join(",")));
@@ -31,6 +32,6 @@ mod tests {
     fn nothing_yet_is_all_zero() {
         let text = text(&Totals::default(), &["ptrace"]);
         assert!(text.starts_with("traced 0\nsinks 0\n"));
-        assert!(text.ends_with("ns_per_stop 0\nbackend ptrace\n"), "{text}");
+        assert!(text.ends_with("ns_per_stop 0\nevents 0\nbackend ptrace\n"), "{text}");
     }
 }

@@ -15,6 +15,7 @@ use crate::drain::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::{Proc, ProcId, Trace};
+use crate::policy::Policy;
 use crate::sink::{File, FileId, SIZE_MAX, SIZE_MIN, Sink, Writer};
 
 /// How long a change of one process may wait for that process.
@@ -46,8 +47,8 @@ impl Ktrace {
                 "+seccomp needs +inherit: a child has the filter too, and needs its tracer",
             ));
         }
-        let backend = self.backend(set.backend.as_deref())?;
-        backend.can(&Want { facs: set.facs, policy: set.policy.unwrap_or(self.options.policy) })?;
+        let policy = set.policy.unwrap_or(self.options.policy);
+        self.backend_for(set.backend.as_deref(), &want(set, policy))?;
         let aim = Aim::new(file, set.target)?;
         // Kept until all are set: it must not end because the first process has died meanwhile.
         let mut shared: Option<Writer> = taken.map(|file| self.file_sink(caller, set, file)).transpose()?;
@@ -140,6 +141,18 @@ impl Ktrace {
         })
     }
 
+    /// The backend of that name, which must be able to do what is wanted; without a name the first that is.
+    fn backend_for(&self, name: Option<&str>, want: &Want) -> Result<&Arc<dyn Backend>> {
+        if name.is_none() && self.options.backend.is_none() {
+            let able = self.backends.iter().find(|b| b.can(want).is_ok());
+            if let Some(backend) = able {
+                return Ok(backend);
+            }
+        }
+        let backend = self.backend(name)?;
+        backend.can(want).map(|()| backend)
+    }
+
     /// When to stop waiting for a process: at once for the caller's own, which waits for us.
     fn patience(&self, caller: &Caller, id: ProcId) -> Instant {
         let now = Instant::now();
@@ -158,14 +171,12 @@ impl Ktrace {
                 "+seccomp is for the process itself, which is about to make its filter",
             ));
         }
-        let backend = match (&set.backend, &old) {
-            (None, Some(old)) => self.backend(Some(old.backend))?,
-            (name, _) => self.backend(name.as_deref())?,
-        };
         let writer = self.writer(caller, id, set, into, old.as_deref())?;
         let sink = Arc::clone(writer.sink());
         let policy = set.policy.unwrap_or_else(|| sink.policy());
-        backend.can(&Want { facs: set.facs, policy })?;
+        // What is traced already stays where it is, unless it is told to move.
+        let name = set.backend.as_deref().or(old.as_ref().map(|old| old.backend));
+        let backend = self.backend_for(name, &want(set, policy))?;
         let all = if set.all { backend.facilities() } else { Facs::empty() };
         // R17: into the same file the facilities add up, into another one nothing stays.
         let same = old.as_ref().filter(|t| Arc::ptr_eq(t.sink(), &sink));
@@ -208,6 +219,9 @@ impl Ktrace {
         }
         if !proc.swap_trace(old.as_ref(), Some(Arc::clone(&trace))) {
             return Err(changed_meanwhile(proc));
+        }
+        if caller.process() == proc.id.pid {
+            backend.excuse(caller.tid);
         }
         let applied = backend.apply(proc, Some(Arc::clone(&trace)), by).map(drop);
         // A set-id exec may have come between the permission and the attach: from here on the hooks watch for it.
@@ -346,6 +360,11 @@ impl Ktrace {
         proc.swap_trace(Some(old), None);
         Ok(())
     }
+}
+
+/// What is asked of a backend.
+fn want(set: &Set, policy: Policy) -> Want {
+    Want { facs: set.facs, policy, seccomp: set.seccomp }
 }
 
 /// Takes the right to change what is traced of a process.

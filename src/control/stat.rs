@@ -95,6 +95,7 @@ impl Ktrace {
             stops: sum.stops + c.stops,
             stopped_ns: sum.stopped_ns + c.stopped_ns,
             threads: sum.threads + c.threads,
+            events: sum.events + c.events,
         });
         Totals {
             traced: self.procs.all().iter().filter(|p| p.trace().is_some()).count(),

@@ -1,11 +1,9 @@
 //! Signals: which are acted on (R7), and what a PSIG record says of them.
 
-use libc::siginfo_t;
-
 use super::stop::Stopped;
 use super::sys;
 use crate::proc;
-use crate::record::{Psig, SigInfo};
+use crate::record::Psig;
 use crate::signal;
 
 /// What the process does with a signal.
@@ -47,38 +45,5 @@ pub(super) fn psig(stopped: &Stopped, signo: i32) -> Psig {
     let blocked = stopped.sigmask().unwrap_or(0);
     let mask = [blocked as u32, (blocked >> 32) as u32, 0, 0];
     let Ok(info) = stopped.siginfo() else { return Psig { signo, mask, ..Psig::default() } };
-    let code = signal::netbsd_code(info.si_code);
-    Psig {
-        signo,
-        action: 0,
-        mask,
-        code,
-        info: Some(SigInfo { errno: info.si_errno, data: netbsd_data(signo, &info) }),
-    }
-}
-
-/// The part of a siginfo that depends on its code, in NetBSD's layout.
-fn netbsd_data(signo: i32, info: &siginfo_t) -> [u8; 24] {
-    let linux = sys::siginfo_payload(info);
-    let mut data = [0; 24];
-    match (signo, info.si_code) {
-        // pid, uid, status as in Linux, then the times, which are 64 bits there and 32 here.
-        (libc::SIGCHLD, 1..) => {
-            data[..12].copy_from_slice(&linux[..12]);
-            data[12..16].copy_from_slice(&linux[16..20]);
-            data[16..20].copy_from_slice(&linux[24..28]);
-        }
-        // Timer id and overrun count stand where NetBSD has pid and uid.
-        (_, libc::SI_TIMER) => data[8..16].copy_from_slice(&linux[8..16]),
-        (_, libc::SI_USER | libc::SI_TKILL) => data[..8].copy_from_slice(&linux[..8]),
-        (_, ..0) => data[..16].copy_from_slice(&linux[..16]),
-        // The address of a fault; the trap number is not told.
-        (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP, _) => {
-            data[..8].copy_from_slice(&linux[..8]);
-        }
-        // band and fd.
-        (libc::SIGIO, _) => data[..12].copy_from_slice(&linux[..12]),
-        _ => {}
-    }
-    data
+    Psig { mask, ..Psig::of(signo, info.si_errno, info.si_code, &sys::siginfo_payload(&info)) }
 }

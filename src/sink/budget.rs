@@ -52,3 +52,22 @@ impl Budget {
         past.lost += counts.lost;
     }
 }
+
+/// Bytes taken from a budget; given back when dropped.
+#[derive(Debug)]
+pub struct Room {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new(budget: &Arc<Budget>, bytes: usize) -> Option<Room> {
+        budget.take(bytes).then(|| Room { budget: Arc::clone(budget), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}

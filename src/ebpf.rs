@@ -1,0 +1,148 @@
+//! The eBPF backend: programs in the kernel see what traced processes do and nobody is stopped. Each sink has a ring in
+//! the kernel, and one thread of ours turns what it holds into records.
+//!
+//! The kernel's side is `ebpf/bpf/ktrace.bpf.c`; `load` brings it into the kernel, `kernel` has the maps it is told with,
+//! `ring` and `event` what it tells, `drain` what that means.
+
+mod drain;
+mod event;
+mod kernel;
+mod load;
+mod ring;
+mod sys;
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::Mutex;
+
+use crate::backend::{Backend, Costs, InForce, Want};
+use crate::error::{Error, Result};
+use crate::facility::Facs;
+use crate::proc::{Proc, ProcTable, Trace};
+use crate::sink::Policy;
+use drain::Drain;
+
+/// Its name in `ctl` and `stat`.
+pub const NAME: &str = "ebpf";
+/// How long the thread waits between two looks while there is something to do: at most a thousand wake-ups a second.
+const BEAT: Duration = Duration::from_millis(1);
+/// How often it looks after what has no event.
+const IDLE: u16 = 200;
+/// Its priority: who reads late loses.
+const NICE: i32 = -10;
+
+/// The backend.
+pub struct Ebpf {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    drain: Mutex<Drain>,
+    /// Rung when there is a new ring to wait for, and at the end.
+    bell: EventFd,
+    over: AtomicBool,
+}
+
+impl Ebpf {
+    /// For the processes of this table.
+    ///
+    /// # Errors
+    /// Why it cannot be had here, in words.
+    pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
+        let mut programs = load::Programs::load()?;
+        let maps = kernel::Maps::of(programs.ebpf())?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
+        let drain = Mutex::new(Drain::new(procs, programs, maps));
+        let shared = Arc::new(Shared { drain, bell, over: AtomicBool::new(false) });
+        let its = Arc::clone(&shared);
+        let started = thread::Builder::new().name("ebpf".into()).spawn(move || run(&its));
+        started.map_err(|error| format!("a thread: {error}"))?;
+        Ok(Arc::new(Ebpf { shared }))
+    }
+}
+
+/// Reads the rings until the daemon ends.
+fn run(shared: &Shared) {
+    crate::sys::set_nice(NICE);
+    while !shared.over.load(Ordering::Relaxed) {
+        wait(shared);
+        let _ = shared.bell.read();
+        while shared.drain.lock().pass() > 0 {
+            thread::sleep(BEAT);
+        }
+        shared.drain.lock().tidy();
+    }
+}
+
+/// Until there is something in a ring, or something else to do.
+fn wait(shared: &Shared) {
+    // Descriptors of our own: a ring may go while we wait.
+    let (rings, idle) = {
+        let drain = shared.drain.lock();
+        let rings: Vec<_> = drain.rings().filter_map(|ring| ring.fd().try_clone_to_owned().ok()).collect();
+        (rings, drain.is_idle())
+    };
+    let mut fds: Vec<_> = rings.iter().map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN)).collect();
+    fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
+    let timeout = if idle { PollTimeout::NONE } else { PollTimeout::from(IDLE) };
+    let _ = poll(&mut fds, timeout);
+}
+
+impl Backend for Ebpf {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn facilities(&self) -> Facs {
+        kernel::FACILITIES
+    }
+
+    fn can(&self, want: &Want) -> Result<()> {
+        let missing = want.facs - self.facilities();
+        let what = match () {
+            () if !missing.is_empty() => format!("the ebpf backend cannot give {missing}"),
+            () if want.policy == Policy::Block => "the ebpf backend stops nobody: no policy=block".into(),
+            () if want.seccomp => "the ebpf backend stops nobody: +seccomp is for ptrace".into(),
+            () => return Ok(()),
+        };
+        Err(Error::Unsupported { what: what.into() })
+    }
+
+    fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
+        let mut drain = self.shared.drain.lock();
+        match trace {
+            Some(trace) => drain.apply(proc, &trace)?,
+            None => drain.release(proc.id.pid),
+        }
+        drop(drain);
+        let _ = self.shared.bell.write(1);
+        Ok(InForce::All)
+    }
+
+    fn settle(&self, proc: &Arc<Proc>, _by: Instant) -> Result<()> {
+        self.shared.drain.lock().settle(proc.id.pid);
+        Ok(())
+    }
+
+    fn excuse(&self, tid: i32) {
+        self.shared.drain.lock().excuse(tid);
+    }
+
+    fn costs(&self, proc: Option<&Proc>) -> Costs {
+        let events = if proc.is_none() { self.shared.drain.lock().events() } else { 0 };
+        Costs { events, ..Costs::default() }
+    }
+
+    fn shutdown(&self, _by: Instant) {
+        self.shared.drain.lock().release_all();
+        self.shared.over.store(true, Ordering::Relaxed);
+        let _ = self.shared.bell.write(1);
+    }
+}

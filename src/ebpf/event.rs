@@ -1,0 +1,124 @@
+//! What the kernel's side sends: the structures of `bpf/ktrace.bpf.c`, taken apart.
+
+use crate::record::Comm;
+use crate::syscall::Abi;
+
+/// Bytes of `struct head`.
+const HEAD: usize = 40;
+
+/// What every event begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Head {
+    pub(super) abi: Abi,
+    pub(super) flag: u8,
+    pub(super) pid: i32,
+    pub(super) tid: i32,
+    /// Number of a call, of a signal, of a child, length of a string: as the kind has it.
+    pub(super) word: u32,
+    /// CLOCK_MONOTONIC in nanoseconds.
+    pub(super) ktime: u64,
+    pub(super) comm: Comm,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Event<'a> {
+    Syscall { args: [u64; 6] },
+    Sysret { result: i64 },
+    Namei(&'a [u8]),
+    Genio { fd: i32, data: &'a [u8] },
+    Psig { action: u64, mask: u64, info: &'a [u8] },
+    Csw { out: bool, user: bool },
+    Fork { failed: bool },
+    Exec,
+    ExecArg(&'a [u8]),
+    ExecEnv(&'a [u8]),
+    Exit,
+    Lost { records: u64, bytes: u64 },
+}
+
+/// Ids, capabilities or dumpability may be others after this call.
+pub(super) const ACCESS: u8 = 1;
+/// The exec gave privilege, and the kernel's side has let the process go.
+pub(super) const ENDED: u8 = 1;
+/// The string goes on in the thread's next event.
+pub(super) const MORE: u8 = 1;
+
+/// Takes an event apart; `None` for what is none.
+pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
+    let (head, body) = bytes.split_at_checked(HEAD)?;
+    let abi = *Abi::ALL.get(usize::from(head[2]))?;
+    let word = half(head, 12)?;
+    let parsed = Head {
+        abi,
+        flag: head[3],
+        pid: half(head, 4)? as i32,
+        tid: half(head, 8)? as i32,
+        word,
+        ktime: long(head, 16)?,
+        comm: Comm::new(&head[24..]),
+    };
+    let string = || body.get(..word as usize);
+    let event = match head[0] {
+        1 => {
+            let mut args = [0; 6];
+            for (i, arg) in args.iter_mut().enumerate() {
+                *arg = long(body, 8 * i)?;
+            }
+            Event::Syscall { args }
+        }
+        2 => Event::Sysret { result: long(body, 0)? as i64 },
+        3 => Event::Namei(string()?),
+        4 => Event::Genio { fd: half(body, 0)? as i32, data: body.get(8..8 + word as usize)? },
+        5 => Event::Psig { action: long(body, 0)?, mask: long(body, 8)?, info: body.get(16..64)? },
+        6 => Event::Csw { out: half(body, 0)? != 0, user: half(body, 4)? != 0 },
+        7 => Event::Fork { failed: long(body, 0)? != 0 },
+        8 => Event::Exec,
+        9 => Event::ExecArg(string()?),
+        10 => Event::ExecEnv(string()?),
+        11 => Event::Exit,
+        12 => Event::Lost { records: long(body, 0)?, bytes: long(body, 8)? },
+        _ => return None,
+    };
+    Some((parsed, event))
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_taken_apart_without_harm() {
+        let mut bytes = vec![0xffu8; 128];
+        for kind in 0..=255 {
+            bytes[0] = kind;
+            bytes[2] = kind % 4;
+            for len in 0..bytes.len() {
+                let _ = parse(&bytes[..len]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_return_is_read() {
+        let mut bytes = vec![0u8; 48];
+        bytes[0] = 2;
+        bytes[4] = 7;
+        bytes[8] = 8;
+        bytes[12] = 39;
+        bytes[24..28].copy_from_slice(b"comm");
+        bytes[40..48].copy_from_slice(&(-2i64).to_le_bytes());
+        let (head, event) = parse(&bytes).unwrap();
+        assert_eq!((head.pid, head.tid, head.word), (7, 8, 39));
+        assert_eq!(head.comm.as_bytes(), b"comm");
+        assert_eq!(event, Event::Sysret { result: -2 });
+    }
+}

@@ -1,0 +1,111 @@
+//! Loads the programs, and attaches each only while somebody wants what it sees: an attached program is paid for by every
+//! process of the machine.
+
+use std::os::unix::fs::MetadataExt;
+
+use aya::programs::BtfTracePoint;
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::{Btf, Ebpf, EbpfLoader};
+
+use crate::facility::Facs;
+
+/// The compiled `bpf/ktrace.bpf.c`.
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("bpf/ktrace.bpf.o"));
+
+/// An ELF file is read in words.
+#[repr(align(8))]
+struct Aligned<T: ?Sized>(T);
+
+/// Inode number of the first pid namespace (`PROC_PID_INIT_INO` of the kernel's include/linux/proc_ns.h): the programs
+/// see its numbers.
+const INIT_PID_NS: u64 = 0xEFFF_FFFC;
+
+/// The tracepoint of each program, which has its name, and which facilities need it; the empty set: every one.
+const PROGRAMS: [(&str, &str, Facs); 8] = [
+    // Births before all others: what they let in must find its end.
+    ("process_exit", "sched_process_exit", Facs::empty()),
+    ("process_exec", "sched_process_exec", Facs::empty()),
+    ("process_fork", "sched_process_fork", Facs::empty()),
+    ("sys_enter", "sys_enter", CALLS),
+    ("sys_exit", "sys_exit", CALLS),
+    ("signal_generate", "signal_generate", Facs::PSIG),
+    ("signal_deliver", "signal_deliver", Facs::PSIG),
+    ("sched_switch", "sched_switch", Facs::CSW),
+];
+const CALLS: Facs =
+    Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
+
+/// The loaded programs.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    links: [Option<BtfTracePointLinkId>; PROGRAMS.len()],
+}
+
+impl Programs {
+    /// Loads them all, so that what does not work is known before anybody relies on it.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) fn load() -> Result<Programs, String> {
+        match std::fs::metadata("/proc/self/ns/pid") {
+            Ok(ns) if ns.ino() == INIT_PID_NS => {}
+            Ok(_) => return Err("the daemon is not in the first pid namespace".into()),
+            Err(error) => return Err(format!("/proc/self/ns/pid: {error}")),
+        }
+        let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))?;
+        let mut ebpf =
+            EbpfLoader::new().btf(Some(&btf)).load(&OBJECT.0).map_err(|error| chain(&error))?;
+        for (name, tracepoint, _) in PROGRAMS {
+            let failed = |error: String| format!("{tracepoint}: {error}");
+            program(&mut ebpf, name)?.load(tracepoint, &btf).map_err(|error| failed(chain(&error)))?;
+        }
+        Ok(Programs { ebpf, links: Default::default() })
+    }
+
+    /// The maps.
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Attaches what these facilities need, `None` for nothing at all, and detaches the rest.
+    ///
+    /// # Errors
+    /// Why something cannot be attached, in words.
+    pub(super) fn attach(&mut self, facs: Option<Facs>) -> Result<(), String> {
+        for ((name, tracepoint, needs), link) in PROGRAMS.iter().zip(&mut self.links) {
+            let wanted = facs.is_some_and(|facs| needs.is_empty() || facs.intersects(*needs));
+            if wanted == link.is_some() {
+                continue;
+            }
+            let program = program(&mut self.ebpf, name)?;
+            match link.take() {
+                None => {
+                    *link = Some(program.attach().map_err(|error| format!("{tracepoint}: {}", chain(&error)))?);
+                }
+                Some(link) => program.detach(link).map_err(|error| format!("{tracepoint}: {}", chain(&error)))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    program.try_into().map_err(|error| format!("{name}: {error}"))
+}
+
+/// An error with its causes; of the verifier's log the last lines.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match &lines[..] {
+        [first, .., a, b, c, d] => format!("{first} ... {a}; {b}; {c}; {d}"),
+        lines => lines.join("; "),
+    }
+}
