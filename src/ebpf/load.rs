@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 
 use crate::facility::Facs;
 
@@ -54,7 +54,7 @@ impl Programs {
         }
         let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))?;
         let mut ebpf =
-            EbpfLoader::new().btf(Some(&btf)).load(&OBJECT.0).map_err(|error| chain(&error))?;
+            EbpfLoader::new().btf(Some(&btf)).verifier_log_level(VerifierLogLevel::STATS).load(&OBJECT.0).map_err(|error| chain(&error))?;
         for (name, tracepoint, _) in PROGRAMS {
             let failed = |error: String| format!("{tracepoint}: {error}");
             program(&mut ebpf, name)?.load(tracepoint, &btf).map_err(|error| failed(chain(&error)))?;
@@ -104,8 +104,9 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    // The verifier's statistics come last.
     match &lines[..] {
-        [first, .., a, b, c, d] => format!("{first} ... {a}; {b}; {c}; {d}"),
+        [first, .., a, b, c, d, e, f, g] => format!("{first} ... {a}; {b}; {c}; {d}; {e}; {f}; {g}"),
         lines => lines.join("; "),
     }
 }

@@ -74,7 +74,7 @@ struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };
 #define GENIO_HEAD 8
 #define DATA_MAX 4096
-struct scratch { struct head h; u8 data[GENIO_HEAD + DATA_MAX + 8]; };
+struct scratch { struct head h; u8 data[GENIO_HEAD + 2 * DATA_MAX]; };
 
 /* Bytes of the NetBSD record that an event becomes. */
 #define REC(body) (56 + (body))
@@ -647,18 +647,27 @@ struct move {
 	u32 shown;
 };
 
-static long one_chunk(u32 i, struct move *m)
+/* Not on the stack: the verifier follows what is there, and would go round for every number of vectors. */
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct move); } moves SEC(".maps");
+
+static long one_chunk(u32 i, void *unused)
 {
-	u32 size = m->abi == ABI_LINUX ? 8 : 4;
+	u32 zero = 0;
+	struct move *m = bpf_map_lookup_elem(&moves, &zero);
 	struct scratch *s = scratch();
 	struct to to;
 
-	if (!s)
+	if (!s || !m)
 		return 1;
+	u32 size = m->abi == ABI_LINUX ? 8 : 4;
 	if (m->len == 0) {
 		if (m->left && m->count) {
-			if (word(m->abi, m->iov, &m->addr) || word(m->abi, m->iov + size, &m->len))
+			u64 base, bytes;
+			if (word(m->abi, m->iov, &base) || word(m->abi, m->iov + size, &bytes))
 				return 1;
+			m->addr = base;
+			m->len = bytes;
 			if (m->len > m->left)
 				m->len = m->left;
 			m->left -= m->len;
@@ -670,10 +679,11 @@ static long one_chunk(u32 i, struct move *m)
 			return 1;
 		u64 len = 0;
 		m->messages--;
-		if (word(m->abi, m->msg + 2 * size, &m->iov) || word(m->abi, m->msg + 3 * size, &m->count))
+		u64 iov, count;
+		if (word(m->abi, m->msg + 2 * size, &iov) || word(m->abi, m->msg + 3 * size, &count))
 			return 1;
-		if (m->count > 1024)
-			m->count = 1024;
+		m->iov = iov;
+		m->count = count < 1024 ? count : 1024;
 		if (m->many) {
 			if (bpf_probe_read_user(&len, 4, (void *)m->msg + 7 * size))
 				return 1;
@@ -696,7 +706,7 @@ static long one_chunk(u32 i, struct move *m)
 		u64 rest = want - first;
 		if (rest < 1 || rest > DATA_MAX || first > DATA_MAX - rest)
 			return 1;
-		/* Twice the buffer's room is not there: by a second variable offset the verifier would lose it. */
+		/* The buffer has room for both at their largest: the verifier does not know that together they are less. */
 		if (bpf_probe_read_user(s->data + GENIO_HEAD + (first & (DATA_MAX - 1)), rest & (DATA_MAX - 1), (void *)addr + first))
 			got = first;
 	}
@@ -744,41 +754,53 @@ static __always_inline void data(struct task_struct *task, struct pt_regs *regs,
 	}
 	u32 io = call->io, dir = call->dir;
 	u64 ptr = arg(args, call->ptr), len = arg(args, call->len);
-	struct move m = { .ktime = to->ktime, .slot = p->slot, .abi = to->abi, .tgid = to->tgid, .tid = to->tid };
-	m.fd = call->fd == 255 ? -1 : arg(args, call->fd);
-	m.write = dir == DIR_WRITE;
-	if (dir == DIR_PIPE)
-		m.write = BPF_CORE_READ(file_of(task, m.fd), f_mode) >> 1 & 1;
-	m.left = result;
-	if (io == IO_WHOLE || (io == IO_MSGBUF && m.write))
-		m.left = len;
-	if (!m.left)
+	u32 zero = 0;
+	struct move *m = bpf_map_lookup_elem(&moves, &zero);
+	if (!m)
 		return;
-	if (call->trunc != 255 && arg(args, call->trunc) & 0x20 && is_tcp(file_of(task, m.fd)))
+	__builtin_memset(m, 0, sizeof(*m));
+	m->ktime = to->ktime;
+	m->slot = p->slot;
+	m->abi = to->abi;
+	m->tgid = to->tgid;
+	m->tid = to->tid;
+	m->fd = call->fd == 255 ? -1 : arg(args, call->fd);
+	m->write = dir == DIR_WRITE;
+	if (dir == DIR_PIPE) {
+		/* Not in the macro, which would look for `m` in the kernel too. */
+		struct file *file = file_of(task, m->fd);
+		m->write = BPF_CORE_READ(file, f_mode) >> 1 & 1;
+	}
+	m->left = result;
+	if (io == IO_WHOLE || (io == IO_MSGBUF && m->write))
+		m->left = len;
+	if (!m->left)
+		return;
+	if (call->trunc != 255 && arg(args, call->trunc) & 0x20 && is_tcp(file_of(task, m->fd)))
 		return;
 	if (io == IO_BUF || io == IO_WHOLE || io == IO_MSGBUF) {
-		m.addr = ptr;
+		m->addr = ptr;
 		if (io == IO_MSGBUF)
-			m.addr += to->abi == ABI_LINUX32 ? 4 : 8;
-		m.len = len < m.left ? len : m.left;
-		m.left = 0;
+			m->addr += to->abi == ABI_LINUX32 ? 4 : 8;
+		m->len = len < m->left ? len : m->left;
+		m->left = 0;
 	} else if (io == IO_IOV) {
-		m.iov = ptr;
-		m.count = len < 1024 ? len : 1024;
+		m->iov = ptr;
+		m->count = len < 1024 ? len : 1024;
 	} else if (io == IO_MSG) {
-		m.msg = ptr;
-		m.messages = 1;
+		m->msg = ptr;
+		m->messages = 1;
 	} else {
-		m.msg = ptr;
-		m.messages = m.left < 1024 ? m.left : 1024;
-		m.many = 1;
-		m.left = 0;
+		m->msg = ptr;
+		m->messages = m->left < 1024 ? m->left : 1024;
+		m->many = 1;
+		m->left = 0;
 	}
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(1 << 22, one_chunk, &m, 0);
+		bpf_loop(1 << 22, one_chunk, NULL, 0);
 	} else {
 		for (int i = 0; i < 64; i++)
-			if (one_chunk(i, &m))
+			if (one_chunk(i, NULL))
 				break;
 	}
 }
