@@ -32,7 +32,7 @@ impl Mount {
         let point = std::env::temp_dir().join(format!("ktrace-bench-{}", std::process::id()));
         fs::create_dir_all(&point).unwrap();
         let daemon = Command::new(program)
-            .arg("-f")
+            .args(["-f", "-o", "backend=ptrace"])
             .args(args)
             .arg(&point)
             .env("RUST_LOG", "warn")

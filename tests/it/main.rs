@@ -6,6 +6,7 @@
 //! | [`blocked`] | policy block holds up its process and nobody else |
 //! | [`control`] | commands on processes that do not stand still; after an accident |
 //! | [`drain`] | `fd=` and `ktrace -f FILE`: the records go to the caller's descriptor |
+//! | [`ebpf`] | the same records as with ptrace, and an exact count of what was lost |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
@@ -26,6 +27,7 @@ mod blocked;
 mod control;
 mod documents;
 mod drain;
+mod ebpf;
 mod hazards;
 mod launch;
 mod live;

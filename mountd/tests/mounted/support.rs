@@ -171,7 +171,7 @@ impl Mount {
     pub(crate) fn start(&mut self, args: &[&str]) {
         let log = File::create(self.dir.join("log")).unwrap();
         let mut command = Command::new(PROGRAM);
-        command.arg("-f").args(args).arg(self.point()).stdin(Stdio::null());
+        command.args(["-f", "-o", "backend=ptrace"]).args(args).arg(self.point()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = Running::spawn(&mut command);
         wait_for("the mount", || {

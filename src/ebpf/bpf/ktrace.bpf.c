@@ -976,6 +976,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 				struct to then = to;
 				then.ktime = copy.ktime;
 				then.abi = copy.abi;
+				then.tid = former;
 				long n = bpf_probe_read_kernel_str(s->data, DATA_MAX, BPF_CORE_READ(bprm, filename));
 				if (n >= 1 && n <= DATA_MAX) {
 					fill(&s->h, &then, EV_NAMEI, n - 1);

@@ -67,14 +67,14 @@ impl Mount {
     /// With these arguments before the mount point.
     pub(crate) fn with(args: &[&str]) -> Mount {
         let mut command = Command::new(program());
-        command.args(["-f"]).args(args);
+        command.args(["-f", "-o", "backend=ptrace"]).args(args);
         Mount::start(command)
     }
 
     /// With the daemon started by this command, which takes the daemon's own as its last arguments.
     pub(crate) fn under(command: &mut Command) -> Mount {
         let mut whole = Command::new(command.get_program());
-        whole.args(command.get_args()).arg(program()).arg("-f");
+        whole.args(command.get_args()).arg(program()).args(["-f", "-o", "backend=ptrace"]);
         Mount::start(whole)
     }
 
