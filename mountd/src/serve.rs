@@ -53,9 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let (mount, fuse) = Mount::new(&args.source, &at, &args.options)?;
     log::info!("mounted on {}", at.display());
 
-    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| {
-        backends(&args.options, procs)
-    });
+    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| backends(&args.options, procs));
     let device = Arc::new(Device::new(fuse));
     let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
     let fs = Arc::new(Fs::new(Arc::clone(&ktrace)));

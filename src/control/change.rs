@@ -14,8 +14,8 @@ use crate::ctl::{Clear, Set, Target};
 use crate::drain::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
-use crate::proc::{Proc, ProcId, Trace};
 use crate::policy::Policy;
+use crate::proc::{Proc, ProcId, Trace};
 use crate::sink::{File, FileId, SIZE_MAX, SIZE_MIN, Sink, Writer};
 
 /// How long a change of one process may wait for that process.

@@ -114,13 +114,23 @@ impl Drain {
         self.attach(Some(wanted))?;
         let same = before == Some(to);
         let hidden = is_hidden(trace, pid);
-        let watched = Watched { proc: Some(Arc::clone(proc)), trace: Arc::clone(trace), abi: proc.abi(), hidden: false };
+        let watched = Watched {
+            proc: Some(Arc::clone(proc)),
+            trace: Arc::clone(trace),
+            abi: proc.abi(),
+            hidden: false,
+        };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
             true => {
                 if let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) {
                     let facs = old.trace.facs | trace.facs;
-                    old.trace = Arc::new(Trace { facs, inherit: trace.inherit, root: trace.root, ..trace.inherited() });
+                    old.trace = Arc::new(Trace {
+                        facs,
+                        inherit: trace.inherit,
+                        root: trace.root,
+                        ..trace.inherited()
+                    });
                 }
                 self.maps.trace(pid, trace, to as u32, hidden)?;
                 self.settle_slot(to);
@@ -174,7 +184,8 @@ impl Drain {
 
     /// Lets every process go.
     pub(super) fn release_all(&mut self) {
-        let pids: Vec<i32> = self.slots.iter().flatten().flat_map(|slot| slot.watched.keys().copied()).collect();
+        let pids: Vec<i32> =
+            self.slots.iter().flatten().flat_map(|slot| slot.watched.keys().copied()).collect();
         pids.into_iter().for_each(|pid| self.release(pid));
         let _ = self.attach(None);
     }
@@ -295,7 +306,9 @@ impl Drain {
 
     /// R31, and whether its memory may be shown.
     fn applied(&mut self, at: usize, pid: i32) {
-        let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else { return };
+        let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else {
+            return;
+        };
         let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
         let ns = nanoseconds(ClockId::CLOCK_REALTIME);
         let time = Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) };
@@ -389,7 +402,9 @@ impl One<'_> {
                 door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
                 out.recorder.genio(call, fd, head.flag != 0, data);
             }
-            Event::Psig { action, mask, info } => out.recorder.psig(at, psig(head.word as i32, action, mask, info)),
+            Event::Psig { action, mask, info } => {
+                out.recorder.psig(at, psig(head.word as i32, action, mask, info))
+            }
             Event::Csw { out: true, user } => {
                 out.left.insert(head.tid, user);
                 out.recorder.csw(at, true, user);

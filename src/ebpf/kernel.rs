@@ -52,7 +52,8 @@ impl Maps {
     /// # Errors
     /// What is missing, in words.
     pub(super) fn of(ebpf: &mut Ebpf) -> std::result::Result<Maps, String> {
-        let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
+        let mut take =
+            |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
         let map = |error: MapError| chain(&error);
         let mut calls: Array<MapData, CallValue> = Array::try_from(take("calls")?).map_err(map)?;
         for (at, abi) in Abi::ALL.into_iter().enumerate() {
@@ -81,7 +82,9 @@ impl Maps {
         let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
         let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
-        self.procs.insert(pid as u32, [trace.facs.bits(), flags, slot, filter], 0).map_err(full("processes"))?;
+        self.procs
+            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter], 0)
+            .map_err(full("processes"))?;
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())

@@ -32,8 +32,7 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
     ("signal_deliver", "signal_deliver", Facs::PSIG),
     ("sched_switch", "sched_switch", Facs::CSW),
 ];
-const CALLS: Facs =
-    Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
+const CALLS: Facs = Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
 /// The loaded programs.
 pub(super) struct Programs {
@@ -53,8 +52,11 @@ impl Programs {
             Err(error) => return Err(format!("/proc/self/ns/pid: {error}")),
         }
         let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))?;
-        let mut ebpf =
-            EbpfLoader::new().btf(Some(&btf)).verifier_log_level(VerifierLogLevel::STATS).load(&OBJECT.0).map_err(|error| chain(&error))?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .load(&OBJECT.0)
+            .map_err(|error| chain(&error))?;
         for (name, tracepoint, _) in PROGRAMS {
             let failed = |error: String| format!("{tracepoint}: {error}");
             program(&mut ebpf, name)?.load(tracepoint, &btf).map_err(|error| failed(chain(&error)))?;
@@ -80,9 +82,12 @@ impl Programs {
             let program = program(&mut self.ebpf, name)?;
             match link.take() {
                 None => {
-                    *link = Some(program.attach().map_err(|error| format!("{tracepoint}: {}", chain(&error)))?);
+                    *link =
+                        Some(program.attach().map_err(|error| format!("{tracepoint}: {}", chain(&error)))?);
                 }
-                Some(link) => program.detach(link).map_err(|error| format!("{tracepoint}: {}", chain(&error)))?,
+                Some(link) => {
+                    program.detach(link).map_err(|error| format!("{tracepoint}: {}", chain(&error)))?
+                }
             }
         }
         Ok(())
