@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn any_bytes_are_taken_apart_without_harm() {
-        let mut bytes = vec![0xffu8; 128];
+        let mut bytes = [0xffu8; 128];
         for kind in 0..=255 {
             bytes[0] = kind;
             bytes[2] = kind % 4;
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_return_is_read() {
-        let mut bytes = vec![0u8; 48];
+        let mut bytes = [0u8; 48];
         bytes[0] = 2;
         bytes[4] = 7;
         bytes[8] = 8;

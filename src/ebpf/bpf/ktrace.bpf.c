@@ -60,7 +60,6 @@ struct head {
 };
 /* flag of EV_SYSRET: ids or dumpability may have changed. */
 #define FLAG_ACCESS 1
-/* flag of EV_SYSRET: a clone whose child is CLONE_UNTRACED. */
 /* flag of EV_EXEC. */
 #define FLAG_ENDED 1
 #define FLAG_HIDDEN 2
@@ -223,22 +222,6 @@ static __always_inline void lose(struct sink *sink, u64 bytes)
 }
 
 /* Says how many were lost before the next that fits; false where not even that does. */
-static __noinline int tell_loss(struct to *to)
-{
-	struct ev_lost *e;
-
-	if (!to || !to->sink || !to->ring)
-		return 0;
-	e = bpf_ringbuf_reserve(to->ring, sizeof(*e), 0);
-	if (!e)
-		return 0;
-	fill(&e->h, to, EV_LOST, 0);
-	e->records = __sync_lock_test_and_set(&to->sink->lost_records, 0);
-	e->bytes = __sync_lock_test_and_set(&to->sink->lost_bytes, 0);
-	bpf_ringbuf_submit(e, 0);
-	return 1;
-}
-
 static __always_inline bool may_append(struct to *to)
 {
 	if (to->sink->lost_records == 0)

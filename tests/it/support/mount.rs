@@ -49,6 +49,11 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     dir
 }
 
+/// The option of the backend whose tests these are: ptrace, or what KTRACE_TEST_BACKEND says.
+fn backend() -> String {
+    format!("backend={}", env::var("KTRACE_TEST_BACKEND").as_deref().unwrap_or("ptrace"))
+}
+
 /// A running daemon and its mount; both are gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Mount {
@@ -67,14 +72,14 @@ impl Mount {
     /// With these arguments before the mount point.
     pub(crate) fn with(args: &[&str]) -> Mount {
         let mut command = Command::new(program());
-        command.args(["-f", "-o", "backend=ptrace"]).args(args);
+        command.args(["-f", "-o", &backend()]).args(args);
         Mount::start(command)
     }
 
     /// With the daemon started by this command, which takes the daemon's own as its last arguments.
     pub(crate) fn under(command: &mut Command) -> Mount {
         let mut whole = Command::new(command.get_program());
-        whole.args(command.get_args()).arg(program()).args(["-f", "-o", "backend=ptrace"]);
+        whole.args(command.get_args()).arg(program()).args(["-f", "-o", &backend()]);
         Mount::start(whole)
     }
 
