@@ -1,5 +1,6 @@
 //! Processes: what /proc says of them, their identity, and the table of the traced ones.
 
+mod auxv;
 mod table;
 
 use std::fs;
@@ -16,6 +17,7 @@ use crate::record::Comm;
 use crate::sink::{Sink, Writer};
 use crate::syscall::Calls;
 
+pub(crate) use auxv::Auxv;
 pub use table::{Binding, Bound, Proc, ProcTable};
 
 /// Which process, for good: a number alone is used again (invariant 6).

@@ -14,7 +14,7 @@ use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{self, At, Recorder};
-use crate::proc::{Proc, ProcId, ProcTable, Stat, Trace};
+use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::{Room, Sink};
 use crate::syscall::Abi;
@@ -113,6 +113,9 @@ impl Drain {
         let wanted = self.wanted().unwrap_or(Facs::empty()) | trace.facs;
         self.attach(Some(wanted))?;
         let same = before == Some(to);
+        if before.is_none() {
+            proc.set_abi(Auxv::of(pid).abi);
+        }
         let hidden = is_hidden(trace, pid);
         let watched = Watched {
             proc: Some(Arc::clone(proc)),
