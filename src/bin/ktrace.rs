@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ktrace::launch::{self, Ended, Failure, Mount, Records, Request, Session, Whom};
-use ktrace::policy::Policy;
 use ktrace::record;
 
 /// Trace a command, a process or a process group into a file; read it with kdump.
@@ -45,6 +44,10 @@ struct Options {
     /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
     #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]
     seccomp_bpf: bool,
+    /// By which backend: ptrace, which makes the traced wait for us and loses nothing, or ebpf, which stops nobody and tells
+    /// what it lost. Without: ebpf where it can do what is asked
+    #[arg(long, value_parser = ["auto", "ebpf", "ptrace"])]
+    backend: Option<String>,
     /// Give tracing up where records do not fit, instead of making the traced wait
     #[arg(short = 'n')]
     never_wait: bool,
@@ -97,12 +100,12 @@ fn run(options: &Options) -> Result<(), Failure> {
         None if options.command.is_empty() => return Err(Failure::new("a command, -p or -g is needed")),
         None => Whom::Command(options.command.clone()),
     };
-    let policy = if options.never_wait { Policy::Stop } else { Policy::Block };
     let request = Request {
         facs,
         inherit: options.inherit,
         descend: options.descend,
-        policy,
+        never_wait: options.never_wait,
+        backend: options.backend.clone(),
         fd: None,
         calls: options.calls.clone(),
         seccomp: options.seccomp_bpf,

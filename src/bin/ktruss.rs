@@ -13,7 +13,6 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 use ktrace::dump::{self, Emulation, Truss};
 use ktrace::launch::{self, Ended, Failure, Records, Request, Session, Whom};
-use ktrace::policy::Policy;
 use ktrace::record::{self, Decoder};
 
 /// How often -l looks for more.
@@ -61,6 +60,10 @@ struct Cli {
     /// What is not wanted does not stop the command: by a seccomp filter of its own. Needs -i
     #[arg(long, requires = "inherit", requires = "command", conflicts_with_all = ["pid", "pgrp"])]
     seccomp_bpf: bool,
+    /// By which backend: ptrace, which makes the traced wait for us and loses nothing, or ebpf, which stops nobody and tells
+    /// what it lost. Without: ebpf where it can do what is asked
+    #[arg(long, value_parser = ["auto", "ebpf", "ptrace"])]
+    backend: Option<String>,
     /// At the end of the file of -f, wait for more
     #[arg(short = 'l', requires = "infile")]
     follow: bool,
@@ -139,12 +142,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         None if cli.command.is_empty() => return Err(Failure::new("a command, -p, -g or -f is needed")),
         None => Whom::Command(cli.command.clone()),
     };
-    let policy = if cli.never_wait { Policy::Stop } else { Policy::Block };
     let request = Request {
         facs,
         inherit: cli.inherit,
         descend: cli.descend,
-        policy,
+        never_wait: cli.never_wait,
+        backend: cli.backend.clone(),
         fd: None,
         calls: cli.calls.clone(),
         seccomp: cli.seccomp_bpf,

@@ -20,6 +20,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, access};
 
+use super::mount::Mount;
 use super::request::{Request, Target};
 use super::{Failure, LAUNCHER};
 use crate::facility::Facs;
@@ -76,9 +77,10 @@ impl Launcher {
     }
 
     /// Lets it write what is asked for to its `ctl` under `mount`, and become the command.
-    pub(super) fn go(mut self, mount: &Path, request: &Request) -> Result<Child, NotStarted> {
-        let mut message = mount.as_os_str().as_bytes().to_vec();
-        for part in [request.filter(), request.set_line(Target::Own)] {
+    pub(super) fn go(mut self, mount: &Mount, request: &Request) -> Result<Child, NotStarted> {
+        let mut message = mount.point().as_os_str().as_bytes().to_vec();
+        let room = request.room(mount.is_by_ptrace(), true);
+        for part in [request.filter(), request.set_line(Target::Own, &room)] {
             message.push(0);
             message.extend_from_slice(part.as_bytes());
         }

@@ -10,7 +10,7 @@ use super::Failure;
 use super::command::{Launcher, NotStarted};
 use super::mount::Mount;
 use super::request::{Request, Target};
-use super::session::{Whom, open_trace, outlive, refused, write_ctl};
+use super::session::{Whom, is_by_ptrace, open_trace, outlive, refused, write_ctl};
 use super::signals::{Signals, end_as, end_of};
 use crate::errno::words;
 
@@ -27,10 +27,13 @@ pub fn hand_over(mount: &Mount, whom: &Whom, request: &Request, file: BorrowedFd
             Err(failure) => Err(failure),
         },
         Whom::Pid(pid) => {
-            write_ctl(mount, &pid.to_string(), &request.set_line(Target::Own), &format!("process {pid}"))
+            // Its file may be written already, by a process that is traced as this one cannot be.
+            let line = request.set_line(Target::Own, &request.room(is_by_ptrace(mount, *pid), false));
+            write_ctl(mount, &pid.to_string(), &line, &format!("process {pid}"))
         }
         Whom::Pgrp(pgrp) => {
-            write_ctl(mount, "", &request.set_line(Target::Pgrp(*pgrp)), &format!("process group {pgrp}"))
+            let line = request.set_line(Target::Pgrp(*pgrp), &request.room(mount.is_by_ptrace(), false));
+            write_ctl(mount, "", &line, &format!("process group {pgrp}"))
         }
     }
 }
@@ -52,7 +55,7 @@ fn run(
             return Err(failure);
         }
     };
-    let child = launcher.go(mount.point(), request).map_err(|error| match error {
+    let child = launcher.go(mount, request).map_err(|error| match error {
         NotStarted::Ctl(errno) => refused(mount, "cannot trace the command", errno),
         NotStarted::Other(failure) => failure,
     })?;

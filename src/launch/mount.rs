@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use super::request::PTRACE;
 use super::{Failure, PROBE};
 use crate::sys;
 
@@ -157,6 +158,13 @@ impl Mount {
     /// Where it is.
     pub fn point(&self) -> &Path {
         &self.point
+    }
+
+    /// Whether ptrace is what it prefers, as far as it says.
+    pub(super) fn is_by_ptrace(&self) -> bool {
+        let stat = fs::read_to_string(self.point.join("stat")).unwrap_or_default();
+        let best = stat.lines().find_map(|line| line.strip_prefix("backend ")?.split(',').next());
+        best.is_none_or(|name| name == PTRACE)
     }
 
     /// The reason for the caller's last failed command, as `error_log` tells it.

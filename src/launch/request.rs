@@ -6,6 +6,11 @@ use super::Failure;
 use crate::facility::Facs;
 use crate::policy::Policy;
 
+/// MiB of a ring whose traced do not wait.
+const LARGE: u32 = 32;
+/// The backend that can make the traced wait.
+pub(super) const PTRACE: &str = "ptrace";
+
 /// Whom a line names in the root's `ctl`; in a process's own it names nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -36,8 +41,10 @@ pub struct Request {
     pub inherit: bool,
     /// Present descendants too (`-d`).
     pub descend: bool,
-    /// What a full ring means: block, or with `-n` the rule of the seed.
-    pub policy: Policy,
+    /// `-n`: the rule of the seed where a record does not fit.
+    pub never_wait: bool,
+    /// By which backend; `None` for the best that can do it.
+    pub backend: Option<String>,
     /// The descriptor of ours that the records go to; `None` where we read them.
     pub fd: Option<i32>,
     /// These calls only.
@@ -74,8 +81,26 @@ impl Request {
         }
     }
 
-    /// The line that sets this.
-    pub fn set_line(&self, target: Target) -> String {
+    /// What a full ring is to mean, as the words of a `ctl`: nothing is to be lost, so the traced wait where they can be made
+    /// to; where nobody is stopped the ring is large, and the loss is told. `new`: the trace file will be a new one.
+    pub(super) fn room(&self, by_ptrace: bool, new: bool) -> String {
+        let stops = self.seccomp || (self.facs.contains(Facs::EXEC_FD) && !self.facs.is_all());
+        let by_ptrace = match self.backend.as_deref() {
+            None | Some("auto") => by_ptrace || stops,
+            Some(name) => name == PTRACE,
+        };
+        let policy = match by_ptrace {
+            _ if self.never_wait => Policy::Stop.to_string(),
+            true => Policy::Block.to_string(),
+            false if new => format!("{} size={LARGE}M", Policy::Drop),
+            false => Policy::Drop.to_string(),
+        };
+        let backend = self.backend.as_ref().map_or(String::new(), |name| format!(" backend={name}"));
+        format!(" policy={policy}{backend}")
+    }
+
+    /// The line that sets this; `room` is what [`Request::room`] says.
+    pub(super) fn set_line(&self, target: Target, room: &str) -> String {
         let mut line = format!("set {}", names(self.facs));
         if self.inherit {
             line += " +inherit";
@@ -92,7 +117,7 @@ impl Request {
         if let Some(fd) = self.fd {
             line += &format!(" fd={fd}");
         }
-        format!("{line} policy={}{target}\n", self.policy)
+        format!("{line}{room}{target}\n")
     }
 }
 
@@ -117,7 +142,8 @@ mod tests {
             facs,
             inherit: false,
             descend: false,
-            policy: Policy::Block,
+            never_wait: false,
+            backend: None,
             fd: None,
             calls: None,
             seccomp: false,
@@ -127,16 +153,19 @@ mod tests {
     #[test]
     fn a_line_for_ctl() {
         let mut r = request(Facs::SYSCALL | Facs::NAMEI);
-        assert_eq!(r.set_line(Target::Own), "set syscall,namei policy=block\n");
-        r = Request {
-            inherit: true,
-            descend: true,
-            policy: Policy::Stop,
-            facs: Facs::all(),
-            fd: Some(3),
-            ..r
-        };
-        assert_eq!(r.set_line(Target::Pgrp(7)), "set all +inherit +descend fd=3 policy=stop pgrp=7\n");
+        assert_eq!(r.set_line(Target::Own, &r.room(true, true)), "set syscall,namei policy=block\n");
+        assert_eq!(r.room(false, true), " policy=drop size=32M");
+        assert_eq!(r.room(false, false), " policy=drop", "a live trace file keeps its size");
+        r.facs |= Facs::EXEC_FD;
+        assert_eq!(r.room(false, true), " policy=block", "what only a stop can give");
+        r.backend = Some("ebpf".to_owned());
+        assert_eq!(r.room(true, true), " policy=drop size=32M backend=ebpf");
+        r.backend = None;
+        r = Request { inherit: true, descend: true, never_wait: true, facs: Facs::all(), fd: Some(3), ..r };
+        assert_eq!(
+            r.set_line(Target::Pgrp(7), &r.room(false, true)),
+            "set all +inherit +descend fd=3 policy=stop pgrp=7\n"
+        );
         assert_eq!(clear_line(None, false, Target::All), "clear all\n");
         assert_eq!(clear_line(Some(Facs::GENIO), true, Target::Own), "clear genio +descend\n");
     }

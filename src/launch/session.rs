@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::Failure;
 use super::command::{Launcher, NotStarted};
 use super::mount::Mount;
-use super::request::{Request, Target, clear_line};
+use super::request::{PTRACE, Request, Target, clear_line};
 use super::signals::{Signals, end_as, end_of};
 use crate::errno::words;
 use crate::facility::Facs;
@@ -79,14 +79,13 @@ impl Session {
         match whom {
             Whom::Command(command) => Session::command(command, request),
             Whom::Pid(pid) => {
-                let dir = format!("{pid}");
-                Session::process(&dir, *pid, &request.set_line(Target::Own), &format!("process {pid}"))
+                Session::process(&format!("{pid}"), *pid, request, Target::Own, &format!("process {pid}"))
             }
             Whom::Pgrp(pgrp) => {
                 let who = format!("process group {pgrp}");
                 let none = || Failure::new(format!("{who}: {}", Errno::ESRCH.desc()));
                 let member = *proc::group(*pgrp).first().ok_or_else(none)?;
-                Session::process("", member, &request.set_line(Target::Pgrp(*pgrp)), &who)
+                Session::process("", member, request, Target::Pgrp(*pgrp), &who)
             }
         }
     }
@@ -104,7 +103,7 @@ impl Session {
                 return Err(failure);
             }
         };
-        match launcher.go(mount.point(), request) {
+        match launcher.go(&mount, request) {
             Ok(child) => Ok(Session { trace, mount, signals, child: Some(child), made: None }),
             Err(NotStarted::Ctl(errno)) => Err(refused(&mount, "cannot trace the command", errno)),
             Err(NotStarted::Other(failure)) => Err(failure),
@@ -112,11 +111,18 @@ impl Session {
     }
 
     /// `dir` is where the `ctl` stands under the mount, `pid` whose trace file is read.
-    fn process(dir: &str, pid: i32, line: &str, who: &str) -> Result<Session, Failure> {
+    fn process(
+        dir: &str,
+        pid: i32,
+        request: &Request,
+        target: Target,
+        who: &str,
+    ) -> Result<Session, Failure> {
         let (signals, mount) = Session::prepare()?;
         // A group gets a file of its own; a process goes on with the one it has.
         let is_new = dir.is_empty() || field(&mount, pid, "ctl", "clear").is_some();
-        write_ctl(&mount, dir, line, who)?;
+        let by_ptrace = if is_new { mount.is_by_ptrace() } else { is_by_ptrace(&mount, pid) };
+        write_ctl(&mount, dir, &request.set_line(target, &request.room(by_ptrace, is_new)), who)?;
         let trace = open_trace(&mount, pid)?;
         Ok(Session { trace, mount, signals, child: None, made: is_new.then_some(pid) })
     }
@@ -255,6 +261,14 @@ pub(super) fn write_ctl(mount: &Mount, dir: &str, line: &str, who: &str) -> Resu
         Some(errno) => refused(mount, who, Errno::from_raw(errno)),
         None => cannot(&e),
     })
+}
+
+/// Whether a set of this process goes to ptrace: the backend that traces it stays.
+pub(super) fn is_by_ptrace(mount: &Mount, pid: i32) -> bool {
+    match field(mount, pid, "stat", "backend").as_deref() {
+        None | Some("none") => mount.is_by_ptrace(),
+        Some(name) => name == PTRACE,
+    }
 }
 
 /// What follows `word` at the start of a line of a process's file.

@@ -82,8 +82,16 @@ fn with_inherit_the_whole_tree_is_in_the_file() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let late = "(sleep 0.3; exec true) & exit 0";
-    let (out, recs) = ktrace(&mount, &["-i", "sh", "-c", late]);
+    let (out, _) = ktrace(&mount, &["-i", "sh", "-c", late]);
     assert!(out.status.success());
+    // What the command has left behind is written after the command's end.
+    let file = mount.scratch().join("ktrace.out");
+    let recs = || decode(&fs::read(&file).unwrap());
+    wait_for("the end of the stream", || {
+        let ends = |body: Body<'_>| matches!(body, Body::User { data, .. } if data.starts_with(b"end: "));
+        recs().last().is_some_and(|rec| rec.is_of_stream() && ends(rec.body()))
+    });
+    let recs = recs();
     let comms: Vec<&[u8]> = recs.iter().map(|rec| rec.header.stamp.comm.as_bytes()).collect();
     for comm in ["sh", "sleep", "true"] {
         assert!(comms.contains(&comm.as_bytes()), "{comm}: ended with the last traced process");
