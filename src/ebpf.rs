@@ -11,13 +11,12 @@ mod load;
 mod ring;
 mod sys;
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
@@ -44,7 +43,9 @@ pub struct Ebpf {
 
 struct Shared {
     drain: Mutex<Drain>,
-    /// Rung when there is a new ring to wait for, and at the end.
+    /// Readable when there is something in a ring, or the bell was rung.
+    epoll: Arc<Epoll>,
+    /// Rung when there is a new ring to look after, and at the end.
     bell: EventFd,
     over: AtomicBool,
 }
@@ -59,8 +60,12 @@ impl Ebpf {
         let maps = kernel::Maps::of(programs.ebpf())?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
-        let drain = Mutex::new(Drain::new(procs, programs, maps));
-        let shared = Arc::new(Shared { drain, bell, over: AtomicBool::new(false) });
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX);
+        epoll.add(&bell, event).map_err(|errno| format!("epoll: {errno}"))?;
+        let epoll = Arc::new(epoll);
+        let drain = Mutex::new(Drain::new(procs, programs, maps, Arc::clone(&epoll)));
+        let shared = Arc::new(Shared { drain, epoll, bell, over: AtomicBool::new(false) });
         let its = Arc::clone(&shared);
         let started = thread::Builder::new().name("ebpf".into()).spawn(move || run(&its));
         started.map_err(|error| format!("a thread: {error}"))?;
@@ -83,16 +88,12 @@ fn run(shared: &Shared) {
 
 /// Until there is something in a ring, or something else to do.
 fn wait(shared: &Shared) {
-    // Descriptors of our own: a ring may go while we wait.
-    let (rings, idle) = {
-        let drain = shared.drain.lock();
-        let rings: Vec<_> = drain.rings().filter_map(|ring| ring.fd().try_clone_to_owned().ok()).collect();
-        (rings, drain.is_idle())
+    let timeout = match shared.drain.lock().is_idle() {
+        true => EpollTimeout::NONE,
+        false => EpollTimeout::from(IDLE),
     };
-    let mut fds: Vec<_> = rings.iter().map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN)).collect();
-    fds.push(PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN));
-    let timeout = if idle { PollTimeout::NONE } else { PollTimeout::from(IDLE) };
-    let _ = poll(&mut fds, timeout);
+    // Which ring it is, the pass over all of them finds.
+    let _ = shared.epoll.wait(&mut [EpollEvent::empty()], timeout);
 }
 
 impl Backend for Ebpf {

@@ -323,6 +323,11 @@ impl Sink {
         st.counts.lost += records;
     }
 
+    /// True while less than a quarter of what all rings may use is used.
+    pub fn has_plenty(&self) -> bool {
+        self.budget.used() < self.budget.limit() / 4
+    }
+
     /// Memory of somebody else's that belongs to this sink and counts like its ring; `None` where there is no more.
     pub fn room(&self, bytes: usize) -> Option<Room> {
         Room::new(&self.budget, bytes)

@@ -85,6 +85,8 @@ pub(crate) struct Entry {
 /// The tree.
 pub(crate) struct Fs {
     ktrace: Arc<Ktrace>,
+    /// Why there is no eBPF, where it was looked for.
+    no_ebpf: Option<String>,
     inodes: Mutex<Inodes>,
     handles: Mutex<HashMap<u64, Arc<Mutex<Handle>>>>,
     next: AtomicU64,
@@ -103,9 +105,10 @@ enum Handle {
 
 impl Fs {
     /// The tree of this daemon.
-    pub(crate) fn new(ktrace: Arc<Ktrace>) -> Fs {
+    pub(crate) fn new(ktrace: Arc<Ktrace>, no_ebpf: Option<String>) -> Fs {
         Fs {
             ktrace,
+            no_ebpf,
             inodes: Mutex::default(),
             handles: Mutex::default(),
             next: AtomicU64::new(1),
@@ -272,7 +275,9 @@ impl Fs {
     fn text_of(&self, caller: &Caller, node: Node) -> Result<String> {
         match node {
             Node::Readme => Ok(include_str!("README.txt").to_owned()),
-            Node::Stat => Ok(stat::text(&self.ktrace.totals(), &self.ktrace.backends())),
+            Node::Stat => {
+                Ok(stat::text(&self.ktrace.totals(), &self.ktrace.backends(), self.no_ebpf.as_deref()))
+            }
             Node::ErrorLog => Ok(self.errors.text(caller.uid)),
             Node::File(id, PidFile::Ctl) => self.ktrace.state(id).map_err(errno),
             Node::File(id, PidFile::Stat) => self.ktrace.proc_stat(id).map_err(errno),

@@ -53,10 +53,13 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let (mount, fuse) = Mount::new(&args.source, &at, &args.options)?;
     log::info!("mounted on {}", at.display());
 
-    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| backends(&args.options, procs));
+    let mut no_ebpf = None;
+    let ktrace = Ktrace::new(library_options(&args.options, &at), |procs| {
+        backends(&args.options, procs, &mut no_ebpf)
+    });
     let device = Arc::new(Device::new(fuse));
     let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
-    let fs = Arc::new(Fs::new(Arc::clone(&ktrace)));
+    let fs = Arc::new(Fs::new(Arc::clone(&ktrace), no_ebpf));
     let fuse = Fuse::new(fs, Arc::clone(&streams), pair.write_max);
 
     let served =
@@ -76,13 +79,20 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 }
 
 /// The backends there are here, the best first. Without a name (`backend=auto`) a set takes the first that can do what it
-/// asks for.
-fn backends(options: &Options, procs: &Arc<ProcTable>) -> Vec<Arc<dyn Backend>> {
+/// asks for. Says why there is no eBPF.
+fn backends(
+    options: &Options,
+    procs: &Arc<ProcTable>,
+    no_ebpf: &mut Option<String>,
+) -> Vec<Arc<dyn Backend>> {
     let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
     if options.backend.as_deref() != Some(ktrace::ptrace::NAME) {
         match Ebpf::new(Arc::clone(procs)) {
             Ok(ebpf) => backends.push(ebpf),
-            Err(why) => log::warn!("no eBPF here, ptrace instead: {why}"),
+            Err(why) => {
+                log::warn!("no eBPF here, ptrace instead: {why}");
+                *no_ebpf = Some(why);
+            }
         }
     }
     backends.push(Ptrace::new(Arc::clone(procs)));

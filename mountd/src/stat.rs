@@ -2,8 +2,8 @@
 
 use ktrace::control::Totals;
 
-/// A line for each total: its name and its value, as /proc/vmstat does it.
-pub(crate) fn text(totals: &Totals, backends: &[&str]) -> String {
+/// A line for each total: its name and its value, as /proc/vmstat does it; and why there is no eBPF.
+pub(crate) fn text(totals: &Totals, backends: &[&str], no_ebpf: Option<&str>) -> String {
     let per_stop = totals.costs.stopped_ns.checked_div(totals.costs.stops).unwrap_or(0);
     let rows = [
         ("traced", totals.traced as u64),
@@ -21,6 +21,9 @@ pub(crate) fn text(totals: &Totals, backends: &[&str]) -> String {
     ];
     let mut text: String = rows.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     text.push_str(&format!("backend {}\n", backends.join(",")));
+    if let Some(why) = no_ebpf {
+        text.push_str(&format!("no_ebpf {}\n", why.replace('\n', " ")));
+    }
     text
 }
 
@@ -30,8 +33,8 @@ mod tests {
 
     #[test]
     fn nothing_yet_is_all_zero() {
-        let text = text(&Totals::default(), &["ptrace"]);
+        let text = text(&Totals::default(), &["ptrace"], Some("not\nhere"));
         assert!(text.starts_with("traced 0\nsinks 0\n"));
-        assert!(text.ends_with("ns_per_stop 0\nevents 0\nbackend ptrace\n"), "{text}");
+        assert!(text.ends_with("ns_per_stop 0\nevents 0\nbackend ptrace\nno_ebpf not here\n"), "{text}");
     }
 }

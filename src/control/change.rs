@@ -153,6 +153,15 @@ impl Ktrace {
         backend.can(want).map(|()| backend)
     }
 
+    /// Whether the backends of the other processes that write to this sink can keep the policy.
+    fn others_can(&self, id: ProcId, sink: &Sink, policy: Policy) -> Result<()> {
+        let writers = self.procs.writers_of(sink.id());
+        for trace in writers.iter().filter(|proc| proc.id != id).filter_map(|proc| proc.trace()) {
+            self.backend(Some(trace.backend))?.can(&Want { facs: Facs::empty(), policy, seccomp: false })?;
+        }
+        Ok(())
+    }
+
     /// When to stop waiting for a process: at once for the caller's own, which waits for us.
     fn patience(&self, caller: &Caller, id: ProcId) -> Instant {
         let now = Instant::now();
@@ -177,6 +186,9 @@ impl Ktrace {
         // What is traced already stays where it is, unless it is told to move.
         let name = set.backend.as_deref().or(old.as_ref().map(|old| old.backend));
         let backend = self.backend_for(name, &want(set, policy))?;
+        if set.policy.is_some() {
+            self.others_can(id, &sink, policy)?;
+        }
         let all = if set.all { backend.facilities() } else { Facs::empty() };
         // R17: into the same file the facilities add up, into another one nothing stays.
         let same = old.as_ref().filter(|t| Arc::ptr_eq(t.sink(), &sink));

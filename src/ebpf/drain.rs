@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::time::{ClockId, clock_gettime};
 
 use super::event::{self, Event, Head};
@@ -19,9 +20,12 @@ use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::{Room, Sink};
 use crate::syscall::Abi;
 
-/// Least and most bytes of a ring in the kernel.
-const RING_MIN: usize = 256 << 10;
+/// Least and most bytes of a ring in the kernel. Its memory is all there from the start, so where there are many they begin
+/// small and grow when they fill.
+const RING_MIN: usize = 128 << 10;
 const RING_MAX: usize = 16 << 20;
+/// Which part of a small ring must be found full for a large one.
+const GROW_AT: usize = 8;
 /// Events that are read from one ring before the others have their turn.
 const TURN: usize = 16384;
 /// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
@@ -42,10 +46,12 @@ struct Watched {
 struct Slot {
     sink: Arc<Sink>,
     ring: Ring,
+    /// The ring is as large as it will be.
+    grown: bool,
     watched: HashMap<i32, Watched>,
     /// Since when nobody writes to it.
     empty: Option<Instant>,
-    _room: Room,
+    room: Room,
 }
 
 /// All there is to be read, under one lock.
@@ -54,6 +60,8 @@ pub(super) struct Drain {
     programs: Programs,
     maps: Maps,
     slots: Vec<Option<Slot>>,
+    /// Knows the descriptors of all rings.
+    epoll: Arc<Epoll>,
     out: Out,
     attached: Option<Facs>,
     looked: Instant,
@@ -83,22 +91,17 @@ fn nanoseconds(clock: ClockId) -> i64 {
 }
 
 impl Drain {
-    pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps) -> Drain {
+    pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps, epoll: Arc<Epoll>) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let (parts, left) = (HashMap::new(), HashMap::new());
         let out = Out { recorder, offset: 0, parts, left, events: 0 };
         let slots = (0..SLOTS).map(|_| None).collect();
-        Drain { procs, programs, maps, slots, out, attached: None, looked: Instant::now() }
+        Drain { procs, programs, maps, slots, epoll, out, attached: None, looked: Instant::now() }
     }
 
     /// Events read since the start.
     pub(super) fn events(&self) -> u64 {
         self.out.events
-    }
-
-    /// Each ring's descriptor is readable when there is something in it.
-    pub(super) fn rings(&self) -> impl Iterator<Item = &Ring> {
-        self.slots.iter().flatten().map(|slot| &slot.ring)
     }
 
     /// Brings what is traced of a process to this.
@@ -286,15 +289,34 @@ impl Drain {
         let at = self.slots.iter().position(Option::is_none).ok_or_else(|| Error::NoSpace {
             what: format!("there are {SLOTS} trace files already").into(),
         })?;
-        let size = sink.size().next_power_of_two().clamp(RING_MIN, RING_MAX);
-        let room = sink
-            .room(size)
-            .ok_or_else(|| Error::NoSpace { what: "the daemon's memory limit is reached (mem=)".into() })?;
-        let ring = Ring::new(size)?;
+        let grown = sink.has_plenty();
+        let size = if grown { full_size(sink) } else { RING_MIN };
+        let (ring, room) = new_ring(sink, &self.epoll, size)?;
         self.maps.open(at as u32, &ring, sink.policy())?;
-        self.slots[at] =
-            Some(Slot { sink: Arc::clone(sink), ring, watched: HashMap::new(), empty: None, _room: room });
+        let (sink, watched) = (Arc::clone(sink), HashMap::new());
+        self.slots[at] = Some(Slot { sink, ring, grown, watched, empty: None, room });
         Ok(at)
+    }
+
+    /// Puts a large ring in the place of one that fills.
+    fn grow(&mut self, at: usize) {
+        let Some(slot) = self.slots[at].as_mut() else { return };
+        slot.grown = true;
+        let size = full_size(&slot.sink);
+        if size == RING_MIN {
+            return;
+        }
+        // Where there is no memory for it, the small one goes on.
+        let Ok((ring, room)) = new_ring(&slot.sink, &self.epoll, size) else { return };
+        if let Err(error) = self.maps.replace(at as u32, &ring) {
+            return log::warn!("eBPF: {error}");
+        }
+        // No program writes into the old one any more: what is in it came before all that is in the new.
+        self.settle_slot(at);
+        if let Some(slot) = self.slots[at].as_mut() {
+            let _ = self.epoll.delete(slot.ring.fd());
+            (slot.ring, slot.room) = (ring, room);
+        }
     }
 
     /// Takes a process out of a slot. What was lost is told before its sink may end.
@@ -338,6 +360,10 @@ impl Drain {
     }
 
     fn read(&mut self, at: usize) -> usize {
+        if self.slots[at].as_ref().is_some_and(|slot| !slot.grown && slot.ring.unread() > RING_MIN / GROW_AT)
+        {
+            self.grow(at);
+        }
         let Drain { procs, maps, slots, out, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let Slot { sink, ring, watched, .. } = slot;
@@ -354,6 +380,21 @@ impl Drain {
         }
         count
     }
+}
+
+/// Bytes of the ring of a sink that fills.
+fn full_size(sink: &Sink) -> usize {
+    sink.size().next_power_of_two().clamp(RING_MIN, RING_MAX)
+}
+
+/// A ring for a sink, which counts against the memory limit.
+fn new_ring(sink: &Sink, epoll: &Epoll, size: usize) -> Result<(Ring, Room)> {
+    let full = || Error::NoSpace { what: "the daemon's memory limit is reached (mem=)".into() };
+    let room = sink.room(size).ok_or_else(full)?;
+    let ring = Ring::new(size)?;
+    let failed = |errno| Error::sys("epoll_ctl", 0, errno);
+    epoll.add(ring.fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
+    Ok((ring, room))
 }
 
 /// What one event needs.

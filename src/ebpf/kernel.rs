@@ -122,6 +122,14 @@ impl Maps {
         self.sinks.word(at + 8).store(0, Ordering::SeqCst);
         self.sinks.half(at + 16).store(0, Ordering::SeqCst);
         self.set_policy(slot, policy);
+        self.replace(slot, ring)
+    }
+
+    /// Puts another ring into its place. When this returns no program uses the former (bpf(2) waits for them).
+    ///
+    /// # Errors
+    /// What bpf(2) says.
+    pub(super) fn replace(&mut self, slot: u32, ring: &Ring) -> Result<()> {
         self.rings.set(slot, ring.map(), 0).map_err(full("rings"))
     }
 

@@ -60,6 +60,11 @@ impl Ring {
         self.producer.word(0).load(Ordering::SeqCst)
     }
 
+    /// Bytes that wait to be read.
+    pub(super) fn unread(&self) -> usize {
+        (self.produced() - self.at) as usize
+    }
+
     /// True where all before that place has been read.
     pub(super) fn has_read(&self, place: u64) -> bool {
         self.at >= place

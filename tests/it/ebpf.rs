@@ -3,9 +3,9 @@
 use ktrace::record::Body;
 
 use crate::support::mount::Mount;
-use crate::support::need;
 use crate::support::stream::Rec;
 use crate::support::tracee::{self, Tracee};
+use crate::support::{Running, need};
 
 fn mount() -> Option<Mount> {
     let mount = Mount::with(&["-o", "backend=auto"]);
@@ -88,6 +88,35 @@ fn what_the_kernel_could_not_hold_is_counted_to_the_record() {
     let told: u64 = recs.iter().filter_map(lost).sum();
     assert_eq!(seen + told, CALLS, "{seen} seen, {told} told");
     assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
+}
+
+#[test]
+fn a_small_ring_grows_and_what_it_lost_before_is_counted() {
+    need!("fuse");
+    let mount = Mount::with(&["-o", "backend=auto,mem=40M"]);
+    if !mount.read("stat").contains("backend ebpf") {
+        return crate::support::say("SKIP: no eBPF here");
+    }
+    // With it more than a quarter of the memory is used: rings begin small.
+    let asleep = Running::spawn(std::process::Command::new("sleep").arg("100"));
+    mount.set(asleep.pid(), "set syscall size=16M backend=ebpf");
+    let memory = || -> usize {
+        let stat = mount.read("stat");
+        stat.lines().find_map(|line| line.strip_prefix("memory ")).unwrap().parse().unwrap()
+    };
+    const CALLS: u64 = 300_000;
+    let mut tracee = Tracee::start("flood", &[&CALLS.to_string()]);
+    let mut trace = mount.trace(tracee.pid());
+    let before = memory();
+    mount.set(tracee.pid(), "set syscall policy=drop size=4M calls=getppid backend=ebpf");
+    let small = memory() - before;
+    assert!(small < 512 << 10, "{small} bytes from the start");
+    tracee.go();
+    let recs = trace.rest();
+    let seen = recs.iter().filter(|rec| rec.call() == Some("getppid")).count() as u64;
+    let told: u64 = recs.iter().filter_map(lost).sum();
+    assert_eq!(seen + told, CALLS, "{seen} seen, {told} told");
+    assert!(seen > CALLS / 10, "{seen} seen: the ring has stayed small");
 }
 
 /// How many records the stream says are lost at this place.

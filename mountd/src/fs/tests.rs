@@ -55,7 +55,7 @@ fn fs() -> Fs {
         ignore_yama: true,
         mountpoint: None,
     };
-    Fs::new(Ktrace::new(options, |_| vec![Arc::new(Yes)]))
+    Fs::new(Ktrace::new(options, |_| vec![Arc::new(Yes)]), None)
 }
 
 fn me() -> Caller {
