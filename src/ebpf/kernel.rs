@@ -27,7 +27,7 @@ const HIDE: u32 = 4;
 const FILTER: usize = 27;
 
 /// `struct proc` as its words.
-type ProcValue = [u32; 4];
+type ProcValue = [u32; 6];
 /// `struct thread`.
 type ThreadValue = [u64; 3];
 /// `struct call`.
@@ -83,7 +83,7 @@ impl Maps {
         let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
         self.procs
-            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter], 0)
+            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter, 0, 0], 0)
             .map_err(full("processes"))?;
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);

@@ -119,6 +119,21 @@ fn a_small_ring_grows_and_what_it_lost_before_is_counted() {
     assert!(seen > CALLS / 10, "{seen} seen: the ring has stayed small");
 }
 
+#[test]
+fn a_child_is_traced_although_its_birth_had_no_room() {
+    need!("fuse");
+    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
+    const CALLS: u64 = 20_000;
+    const CHILDREN: u64 = 20;
+    let line = "set syscall +inherit policy=drop size=16K calls=getppid backend=ebpf";
+    let recs = traced(&mount, "flood", &[&CALLS.to_string(), &CHILDREN.to_string()], line);
+    let calls: Vec<_> = recs.iter().filter(|rec| rec.call() == Some("getppid")).collect();
+    let told: u64 = recs.iter().filter_map(lost).sum();
+    let seen = calls.len() as u64;
+    assert_eq!(seen + told, CALLS * (CHILDREN + 1), "{seen} seen, {told} told");
+    assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
+}
+
 /// How many records the stream says are lost at this place.
 fn lost(rec: &Rec) -> Option<u64> {
     let Body::User { data, .. } = rec.body() else { return None };

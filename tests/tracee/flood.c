@@ -1,16 +1,33 @@
-/* Waits for its start, then makes so many calls of getppid(2) as it is told to. */
+/* Waits for its start, then makes so many calls of getppid(2) as it is told to; and so does each of so many children, at
+   the same time. */
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+static void calls(long n)
+{
+	while (n-- > 0)
+		syscall(SYS_getppid);
+}
 
 int main(int argc, char **argv)
 {
-	long n = argc > 1 ? atol(argv[1]) : 0;
+	long n = argc > 1 ? atol(argv[1]) : 0, children = argc > 2 ? atol(argv[2]) : 0;
 	char c;
 
 	if (read(0, &c, 1) < 0)
 		return 1;
-	while (n-- > 0)
-		syscall(SYS_getppid);
+	for (long i = 0; i < children; i++) {
+		calls(n / children);
+		if (fork() == 0) {
+			calls(n);
+			return 0;
+		}
+	}
+	if (children == 0)
+		calls(n);
+	while (wait(NULL) > 0)
+		;
 	return 0;
 }

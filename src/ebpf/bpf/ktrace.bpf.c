@@ -84,10 +84,13 @@ struct proc {
 	u32 flags;
 	u32 slot; /* of its sink */
 	u32 filter; /* 0 for none */
+	u32 parent; /* of one that the daemon has not heard of */
+	u32 pad;
 };
 #define PROC_INHERIT 1
 #define PROC_ROOTS 2
 #define PROC_HIDE 4
+#define PROC_UNTOLD 8
 
 struct sink {
 	u64 lost_records;
@@ -211,12 +214,15 @@ static __always_inline void fill(struct head *h, const struct to *to, u32 kind, 
 	bpf_get_current_comm(h->comm, sizeof(h->comm));
 }
 
+/* `bytes` 0: what was lost would have been no record. */
 static __always_inline void lose(struct sink *sink, u64 bytes)
 {
 	if (sink->stop) {
 		sink->dead = 11; /* EAGAIN */
 		return;
 	}
+	if (!bytes)
+		return;
 	__sync_fetch_and_add(&sink->lost_bytes, bytes);
 	__sync_fetch_and_add(&sink->lost_records, 1);
 }
@@ -492,6 +498,33 @@ static __always_inline bool to_of(struct to *to, u32 slot, u32 abi, u32 tgid, u3
 	return open_sink(to, slot);
 }
 
+/*
+ * The same for a process, whose birth the ring may have had no room for: then its first event that fits is that. Where not
+ * even that does, the record of `bytes` that was to come is lost too.
+ */
+static __always_inline bool begin(struct to *to, struct proc *p, u32 abi, u32 tgid, u32 tid, u64 ktime, u64 bytes)
+{
+	struct ev_sysret *e = NULL;
+
+	if (!to_of(to, p->slot, abi, tgid, tid, ktime))
+		return false;
+	if (!(p->flags & PROC_UNTOLD))
+		return true;
+	if (may_append(to))
+		e = bpf_ringbuf_reserve(to->ring, sizeof(*e), 0);
+	if (!e) {
+		lose(to->sink, bytes);
+		return false;
+	}
+	fill(&e->h, to, EV_FORK, tgid);
+	e->h.tgid = p->parent;
+	e->h.tid = p->parent;
+	e->result = 0;
+	bpf_ringbuf_submit(e, 0);
+	__sync_fetch_and_and(&p->flags, ~PROC_UNTOLD);
+	return true;
+}
+
 /* One path of a call; 1 where that was the last. */
 static long one_name(u32 i, struct named *n)
 {
@@ -586,11 +619,12 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR };
 		remember(tid, &th);
 	}
-	if (!is_wanted(p, abi, nr) || !to_of(&to, p->slot, abi, tgid, tid, bpf_ktime_get_ns()))
-		return 0;
 	u32 nargs = call ? call->nargs : 6;
+	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * nargs) : 0;
+	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+		return 0;
 	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
-		struct ev_syscall *e = RESERVE(&to, ev_syscall, REC(8 + 8 * nargs));
+		struct ev_syscall *e = RESERVE(&to, ev_syscall, bytes);
 		if (e) {
 			fill(&e->h, &to, EV_SYSCALL, nr);
 			e->h.flag = nargs;
@@ -821,7 +855,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	/* A new thread or process comes back from a call that it has not made. */
 	if (call && call->flags & CALL_FORK && result == 0)
 		return 0;
-	if (!is_wanted(p, abi, nr) || !to_of(&to, p->slot, abi, tgid, tid, bpf_ktime_get_ns()))
+	u64 bytes = p->facs & FAC_SYSRET ? REC(24) : 0;
+	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
 		return 0;
 	bool shown = is_shown(p);
 	if (deferred && shown) {
@@ -842,7 +877,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		data(task, regs, p, call, &to, result);
 	u8 flag = call && call->flags & CALL_ACCESS ? FLAG_ACCESS : 0;
 	if (p->facs & (FAC_SYSRET | FAC_EMUL) || flag) {
-		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(24));
+		struct ev_sysret *e = RESERVE(&to, ev_sysret, bytes);
 		if (e) {
 			fill(&e->h, &to, EV_SYSRET, nr);
 			e->h.flag = flag;
@@ -868,17 +903,19 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	if (!to_of(&to, p->slot, 0, tgid, parent->pid, bpf_ktime_get_ns()))
 		return 0;
 	struct proc copy = *p;
-	/* Of a child that the daemon does not hear of nothing is recorded. */
-	struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
+	struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL ? REC(5) : 0);
+	copy.parent = tgid;
+	copy.flags &= ~PROC_UNTOLD;
 	if (!e)
-		return 0;
-	fill(&e->h, &to, EV_FORK, new);
-	e->result = 0;
-	if (bpf_map_update_elem(&procs, &new, &copy, BPF_ANY) == 0)
+		copy.flags |= PROC_UNTOLD;
+	bool known = bpf_map_update_elem(&procs, &new, &copy, BPF_ANY) == 0;
+	if (known)
 		set_bit(&traced, new);
-	else
-		e->result = -1;
-	bpf_ringbuf_submit(e, 0);
+	if (e) {
+		fill(&e->h, &to, EV_FORK, new);
+		e->result = known ? 0 : -1;
+		bpf_ringbuf_submit(e, 0);
+	}
 	return 0;
 }
 
@@ -948,7 +985,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 		return 0;
 	u32 abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
 	u64 now = bpf_ktime_get_ns();
-	bool opened = to_of(&to, p->slot, abi, tgid, tid, now);
+	bool opened = begin(&to, p, abi, tgid, tid, now, 0);
 	struct scratch *s = scratch();
 	if (has_bit(&marked, former)) {
 		struct thread *th = bpf_map_lookup_elem(&threads, &former);
@@ -1094,7 +1131,7 @@ int BPF_PROG(signal_deliver, int sig, struct kernel_siginfo *info, struct k_siga
 		if (f && __sync_lock_test_and_set(&f->told, 1))
 			return 0;
 	}
-	if (!to_of(&to, p->slot, 0, tgid, task->pid, bpf_ktime_get_ns()))
+	if (!begin(&to, p, 0, tgid, task->pid, bpf_ktime_get_ns(), REC(168)))
 		return 0;
 	struct ev_psig *e = RESERVE(&to, ev_psig, REC(168));
 	if (!e)
@@ -1119,7 +1156,7 @@ static __always_inline void switched(struct task_struct *task, u32 out, u32 user
 	struct proc *p = proc_of(tgid);
 	struct to to;
 
-	if (!p || !(p->facs & FAC_CSW) || !to_of(&to, p->slot, 0, tgid, task->pid, now))
+	if (!p || !(p->facs & FAC_CSW) || !begin(&to, p, 0, tgid, task->pid, now, REC(8)))
 		return;
 	struct ev_csw *e = RESERVE(&to, ev_csw, REC(8));
 	if (!e)
