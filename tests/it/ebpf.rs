@@ -65,7 +65,10 @@ fn the_two_backends_tell_the_same_of_the_same_program() {
     {
         let [by_ptrace, by_ebpf] = ["ptrace", "ebpf"].map(|backend| {
             let line = format!("set default,execarg +inherit policy=drop backend={backend}");
-            story(&traced(&mount, program, args, &line))
+            let recs = traced(&mount, program, args, &line);
+            let told: u64 = recs.iter().filter_map(lost).sum();
+            assert_eq!(told, 0, "{program}, {backend}: lost");
+            story(&recs)
         });
         assert!(!by_ebpf.is_empty(), "{program}");
         assert_eq!(by_ptrace.len(), by_ebpf.len(), "{program}: threads");
