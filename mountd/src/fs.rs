@@ -103,6 +103,11 @@ enum Handle {
 
 impl Fs {
     /// The tree of this daemon.
+    /// The facility behind the files.
+    pub(crate) fn ktrace(&self) -> &Ktrace {
+        &self.ktrace
+    }
+
     pub(crate) fn new(ktrace: Arc<Ktrace>) -> Fs {
         Fs {
             ktrace,

@@ -26,6 +26,9 @@ const RING_MAX: usize = 16 << 20;
 const TURN: usize = 16384;
 /// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
+/// Both clocks go on at the same pace until one is set: what differs less is how it was measured, and would make times of
+/// a thread go back.
+const STEP_MIN: i64 = 1_000_000;
 /// So many switches in the midst of execs are held, of one process.
 const HELD_MAX: usize = 1024;
 /// How often it looks for processes whose end the ring had no room to tell.
@@ -97,6 +100,17 @@ impl Out {
     }
 }
 
+/// Realtime less monotonic, by the narrowest of a few looks.
+fn offset_now() -> i64 {
+    let looks = (0..4).map(|_| {
+        let before = nanoseconds(ClockId::CLOCK_MONOTONIC);
+        let real = nanoseconds(ClockId::CLOCK_REALTIME);
+        let after = nanoseconds(ClockId::CLOCK_MONOTONIC);
+        (after - before, real - (before + after) / 2)
+    });
+    looks.min_by_key(|(width, _)| *width).map_or(0, |(_, offset)| offset)
+}
+
 fn nanoseconds(clock: ClockId) -> i64 {
     clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
@@ -105,7 +119,7 @@ impl Drain {
     pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let (parts, left) = (HashMap::new(), HashMap::new());
-        let out = Out { recorder, offset: 0, parts, left, events: 0 };
+        let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
         let slots = (0..SLOTS).map(|_| None).collect();
         Drain { procs, programs, maps, slots, out, attached: None, looked: Instant::now() }
     }
@@ -221,7 +235,10 @@ impl Drain {
 
     /// Reads what is there, of each ring at most a turn; gives how many events that were.
     pub(super) fn pass(&mut self) -> usize {
-        self.out.offset = nanoseconds(ClockId::CLOCK_REALTIME) - nanoseconds(ClockId::CLOCK_MONOTONIC);
+        let offset = offset_now();
+        if (offset - self.out.offset).abs() > STEP_MIN {
+            self.out.offset = offset;
+        }
         (0..self.slots.len()).map(|at| if self.slots[at].is_some() { self.read(at) } else { 0 }).sum()
     }
 
@@ -334,8 +351,7 @@ impl Drain {
             return;
         };
         let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
-        let ns = nanoseconds(ClockId::CLOCK_REALTIME);
-        let time = Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) };
+        let time = self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64);
         let stamp = Stamp { time, pid, tid: pid, comm };
         let trace = Arc::clone(&watched.trace);
         let to = At { trace: &trace, stamp: &stamp, abi: watched.abi };
