@@ -84,8 +84,7 @@ impl Maps {
         let owner = trace.sink().owner();
         // What a user may see the kernel's side finds out by itself.
         let hide = hidden && owner == 0;
-        let flags =
-            [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
+        let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
         self.procs
             .insert(pid as u32, [trace.facs.bits(), flags, slot, filter, owner], 0)

@@ -19,7 +19,7 @@ use crate::support::tracee::{Tracee, program};
 use crate::support::{DEADLINE, IS_EBPF, Running, WHOLE, command, need, output, stdout, wait_for};
 
 /// The calls and their results of one thread, in order.
-fn calls(recs: &[Rec], tid: i32) -> Vec<(&'static str, Option<i64>)> {
+pub(crate) fn calls(recs: &[Rec], tid: i32) -> Vec<(&'static str, Option<i64>)> {
     let mut calls: Vec<(&str, Option<i64>)> = Vec::new();
     for rec in recs.iter().filter(|rec| rec.tid() == tid) {
         if let Some(call) = rec.call() {
@@ -281,7 +281,7 @@ fn make_with_inherit_is_seen_whole() {
 }
 
 /// The calls of one thread with their results, in order.
-type Calls = Vec<(String, Option<i64>)>;
+pub(crate) type Calls = Vec<(String, Option<i64>)>;
 
 /// The command without randomised addresses, for whatever it executes too: so that two runs get the same results.
 fn steady_addresses(command: &Command) -> Command {
@@ -297,8 +297,13 @@ fn by_strace(program: &[&str], log: &Path) -> Vec<Calls> {
     let mut running = Running::spawn(strace.stdin(Stdio::piped()));
     running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert_eq!(running.wait().code(), Some(0));
+    threads_of_strace(&fs::read_to_string(log).unwrap()).into_iter().map(|(_, calls)| calls).collect()
+}
+
+/// The calls of each thread, by what strace has written.
+pub(crate) fn threads_of_strace(log: &str) -> Vec<(String, Calls)> {
     let mut threads: Vec<(String, Calls)> = Vec::new();
-    for line in fs::read_to_string(log).unwrap().lines() {
+    for line in log.lines() {
         let (tid, text) = line.split_once(' ').unwrap();
         let at = threads.iter().position(|(t, _)| t == tid).unwrap_or_else(|| {
             threads.push((tid.to_owned(), Vec::new()));
@@ -320,7 +325,7 @@ fn by_strace(program: &[&str], log: &Path) -> Vec<Calls> {
             calls.last_mut().unwrap().1 = strace_result(result);
         }
     }
-    threads.into_iter().map(|(_, calls)| calls).collect()
+    threads
 }
 
 /// `0`, `0x7f00`, `-1 ENOENT (No such file or directory)`, `?`.
@@ -606,4 +611,35 @@ fn an_exec_is_recorded_with_its_arguments_environment_and_descriptors() {
     // Standard input is a pipe (3).
     let is_pipe = |rec: &Rec| rec.body() == Body::ExecFd { fd: 0, dtype: 3 };
     assert_eq!(recs.iter().any(is_pipe), !IS_EBPF, "{recs:#?}");
+}
+
+#[test]
+fn the_strings_of_an_exec_are_whole_however_long_they_are() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // Around the page, and around the most that one event of the kernel holds.
+    let lengths = [0, 1, 4094, 4095, 4096, 4097, 8190, 8191, 8192, 50_000, 3];
+    let strings: Vec<String> =
+        lengths.iter().enumerate().map(|(n, len)| format!("{n}").repeat(*len)[..*len].to_owned()).collect();
+    let mut command = Command::new("sh");
+    command.args(["-c", "read x; exec env -i \"LONG=$1\" SHORT=1 /bin/true \"$@\"", "sh", &"y".repeat(9999)]);
+    let mut tracee = Tracee::command(command.args(&strings));
+    mount.set(tracee.pid(), &format!("set execarg,execenv {WHOLE}\n"));
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let recs: Vec<Rec> =
+        trace.rest().into_iter().filter(|rec| rec.header.stamp.comm.as_bytes() == b"true").collect();
+    let args: Vec<&[u8]> = recs
+        .iter()
+        .filter_map(|rec| if let Body::ExecArg(arg) = rec.body() { Some(arg) } else { None })
+        .collect();
+    let envs: Vec<&[u8]> = recs
+        .iter()
+        .filter_map(|rec| if let Body::ExecEnv(env) = rec.body() { Some(env) } else { None })
+        .collect();
+    let of = |all: &[&[u8]]| all.iter().map(|s| s.len()).collect::<Vec<_>>();
+    assert_eq!(of(&args)[..2], ["/bin/true".len(), 9999]);
+    assert_eq!(of(&args)[2..], lengths);
+    assert!(args[2..].iter().zip(&strings).all(|(seen, given)| *seen == given.as_bytes()));
+    assert_eq!(of(&envs), ["LONG=".len() + 9999, "SHORT=1".len()]);
 }
