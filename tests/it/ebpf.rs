@@ -1,15 +1,19 @@
-//! The eBPF backend: the same records as with ptrace, and a loss that is told to the record.
+//! What is to be said of the eBPF backend alone: the same records as with ptrace, a loss that is told to the record, and
+//! processes that others trace.
+
+mod loss;
+mod watched;
 
 use ktrace::record::Body;
 
 use crate::support::mount::Mount;
 use crate::support::need;
 use crate::support::stream::Rec;
-use crate::support::tracee::{self, Tracee};
+use crate::support::tracee::Tracee;
 
-fn mount() -> Option<Mount> {
-    let mount = Mount::with(&["-o", "backend=auto"]);
-    mount.read("stat").contains("backend ebpf").then_some(mount)
+/// A mount that has both backends.
+fn mount() -> Mount {
+    Mount::with(&["-o", "backend=auto"])
 }
 
 fn traced(mount: &Mount, program: &str, args: &[&str], line: &str) -> Vec<Rec> {
@@ -56,8 +60,8 @@ fn word(rec: &Rec) -> Option<String> {
 
 #[test]
 fn the_two_backends_tell_the_same_of_the_same_program() {
-    need!("fuse", "ptrace");
-    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
+    need!("fuse", "ebpf");
+    let mount = mount();
     // Not `exec`: of a thread that another one's exec ends in its call, ptrace has no return, and the kernel has. Not
     // `forks`: a child that ptrace is kept away from (CLONE_UNTRACED) is traced here.
     for (program, args) in
@@ -73,21 +77,6 @@ fn the_two_backends_tell_the_same_of_the_same_program() {
             assert_eq!(ptrace, ebpf, "{program}");
         }
     }
-}
-
-#[test]
-fn what_the_kernel_could_not_hold_is_counted_to_the_record() {
-    need!("fuse");
-    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
-    const CALLS: u64 = 400_000;
-    let program = tracee::program("flood");
-    assert!(program.exists());
-    let line = "set syscall policy=drop size=64K calls=getppid backend=ebpf";
-    let recs = traced(&mount, "flood", &[&CALLS.to_string()], line);
-    let seen = recs.iter().filter(|rec| rec.call() == Some("getppid")).count() as u64;
-    let told: u64 = recs.iter().filter_map(lost).sum();
-    assert_eq!(seen + told, CALLS, "{seen} seen, {told} told");
-    assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
 }
 
 /// How many records the stream says are lost at this place.

@@ -3,7 +3,7 @@
 //!
 //! | module | proves |
 //! |---|---|
-//! | [`ebpf`] | the same records as with ptrace, and an exact count of what was lost |
+//! | [`ebpf`] | the same records as with ptrace, an exact count of what was lost, processes that others trace too |
 
 #![allow(clippy::unwrap_used, reason = "a test that meets a surprise has failed")]
 
