@@ -81,6 +81,10 @@ pub trait Backend: Send + Sync {
     /// ESRCH.
     fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()>;
 
+    /// What is on its way of what `proc` did before is in the sink when this returns; it waits for nobody. For a backend
+    /// whose events go into the sink as they happen there is nothing to do.
+    fn catch_up(&self, _proc: &Proc) {}
+
     /// This thread is in the call by which tracing of its own process is about to be set: the call makes no record of
     /// its end (R38). To be said before `apply`.
     fn excuse(&self, _tid: i32) {}

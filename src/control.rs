@@ -146,6 +146,10 @@ impl Ktrace {
             );
             return Err(Error::NoSpace { what: what.into() });
         }
+        if let Ok(backend) = self.backend(Some(trace.backend)) {
+            // What it did before comes before.
+            backend.catch_up(&proc);
+        }
         let tid = if own { caller.tid } else { target.pid };
         let stamp = Stamp { time: now()?, pid: target.pid, tid, comm: Stat::of(tid)?.comm };
         Recorder::new(Arc::clone(&self.procs)).user(
@@ -176,6 +180,17 @@ impl Ktrace {
             may?;
         }
         TraceFile::open(&self.procs.entry(target), caller.uid)
+    }
+
+    /// What was done before by the processes that write to this sink is in it when this returns.
+    pub fn catch_up(&self, sink: &Sink) {
+        for proc in self.procs.writers_of(sink.id()) {
+            if let Some(trace) = proc.trace()
+                && let Ok(backend) = self.backend(Some(trace.backend))
+            {
+                backend.catch_up(&proc);
+            }
+        }
     }
 
     /// Names of the backends, the preferred one first.

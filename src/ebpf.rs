@@ -132,6 +132,10 @@ impl Backend for Ebpf {
         Ok(())
     }
 
+    fn catch_up(&self, proc: &Proc) {
+        self.shared.drain.lock().settle(proc.id.pid);
+    }
+
     fn excuse(&self, tid: i32) {
         self.shared.drain.lock().excuse(tid);
     }

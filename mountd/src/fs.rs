@@ -117,6 +117,11 @@ impl Fs {
         }
     }
 
+    /// The facility behind the files.
+    pub(crate) fn ktrace(&self) -> &Ktrace {
+        &self.ktrace
+    }
+
     /// Finds a name in a directory. The kernel is told the number: [`Fs::forget`] takes it back.
     ///
     /// # Errors

@@ -232,9 +232,13 @@ impl Filesystem for Fuse {
         if !self.work.has_room() {
             return reply.error(fuser::Errno::EAGAIN);
         }
-        self.work.run(move || match sink.wait_written(Instant::now() + SYNC_MAX) {
-            true => reply.ok(),
-            false => reply.error(fuser::Errno::EAGAIN),
+        let fs = Arc::clone(&self.fs);
+        self.work.run(move || {
+            fs.ktrace().catch_up(&sink);
+            match sink.wait_written(Instant::now() + SYNC_MAX) {
+                true => reply.ok(),
+                false => reply.error(fuser::Errno::EAGAIN),
+            }
         });
     }
 

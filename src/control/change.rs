@@ -126,7 +126,7 @@ impl Ktrace {
     }
 
     /// The backend of that name, or the preferred one.
-    fn backend(&self, name: Option<&str>) -> Result<&Arc<dyn Backend>> {
+    pub(super) fn backend(&self, name: Option<&str>) -> Result<&Arc<dyn Backend>> {
         let name = name.or(self.options.backend.as_deref());
         let found = match name {
             None => self.backends.first(),

@@ -30,6 +30,11 @@ const GROW_AT: usize = 8;
 const TURN: usize = 16384;
 /// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
+/// Both clocks go on at the same pace until one is set: what differs less is how it was measured, and would make times of
+/// a thread go back.
+const STEP_MIN: i64 = 1_000_000;
+/// So many switches in the midst of execs are held, of one process.
+const HELD_MAX: usize = 1024;
 /// How often it looks for processes whose end the ring had no room to tell.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -40,6 +45,23 @@ struct Watched {
     trace: Arc<Trace>,
     abi: Abi,
     hidden: bool,
+    /// Switches in the midst of an exec: of one that ends tracing they are none of its records (R23).
+    held: Vec<(Stamp, bool, bool)>,
+}
+
+impl Watched {
+    /// Makes records of what was held of this thread, or of all.
+    fn flush(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
+        if self.held.is_empty() {
+            return;
+        }
+        for (stamp, out, user) in &self.held {
+            if tid.is_none_or(|tid| tid == stamp.tid) {
+                recorder.csw(At { trace: &self.trace, stamp, abi: self.abi }, *out, *user);
+            }
+        }
+        self.held.retain(|(stamp, ..)| tid.is_some_and(|tid| tid != stamp.tid));
+    }
 }
 
 /// A sink and its ring.
@@ -86,6 +108,17 @@ impl Out {
     }
 }
 
+/// Realtime less monotonic, by the narrowest of a few looks.
+fn offset_now() -> i64 {
+    let looks = (0..4).map(|_| {
+        let before = nanoseconds(ClockId::CLOCK_MONOTONIC);
+        let real = nanoseconds(ClockId::CLOCK_REALTIME);
+        let after = nanoseconds(ClockId::CLOCK_MONOTONIC);
+        (after - before, real - (before + after) / 2)
+    });
+    looks.min_by_key(|(width, _)| *width).map_or(0, |(_, offset)| offset)
+}
+
 fn nanoseconds(clock: ClockId) -> i64 {
     clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
@@ -94,7 +127,7 @@ impl Drain {
     pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps, epoll: Arc<Epoll>) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let (parts, left) = (HashMap::new(), HashMap::new());
-        let out = Out { recorder, offset: 0, parts, left, events: 0 };
+        let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
         let slots = (0..SLOTS).map(|_| None).collect();
         Drain { procs, programs, maps, slots, epoll, out, attached: None, looked: Instant::now() }
     }
@@ -125,6 +158,7 @@ impl Drain {
             trace: Arc::clone(trace),
             abi: proc.abi(),
             hidden: false,
+            held: Vec::new(),
         };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
@@ -144,7 +178,8 @@ impl Drain {
                 let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
                     return Err(Error::Gone { pid });
                 };
-                let watched = Watched { abi: old.abi, hidden: old.hidden, ..watched };
+                let held = std::mem::take(&mut old.held);
+                let watched = Watched { abi: old.abi, hidden: old.hidden, held, ..watched };
                 *old = watched;
                 self.applied(to, pid);
             }
@@ -203,7 +238,10 @@ impl Drain {
 
     /// Reads what is there, of each ring at most a turn; gives how many events that were.
     pub(super) fn pass(&mut self) -> usize {
-        self.out.offset = nanoseconds(ClockId::CLOCK_REALTIME) - nanoseconds(ClockId::CLOCK_MONOTONIC);
+        let offset = offset_now();
+        if (offset - self.out.offset).abs() > STEP_MIN {
+            self.out.offset = offset;
+        }
         (0..self.slots.len()).map(|at| if self.slots[at].is_some() { self.read(at) } else { 0 }).sum()
     }
 
@@ -335,13 +373,13 @@ impl Drain {
             return;
         };
         let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
-        let ns = nanoseconds(ClockId::CLOCK_REALTIME);
-        let time = Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) };
+        let time = self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64);
         let stamp = Stamp { time, pid, tid: pid, comm };
         let trace = Arc::clone(&watched.trace);
         let to = At { trace: &trace, stamp: &stamp, abi: watched.abi };
         self.out.recorder.emul(to);
-        look(&mut self.out.recorder, watched, to);
+        let hidden = is_hidden(&trace, pid);
+        note_hidden(&mut self.out.recorder, watched, to, hidden);
         if !trace.facs.contains(Facs::EMUL) {
             self.out.recorder.note(to, &format!("set {}", trace.facs));
         }
@@ -420,6 +458,12 @@ impl One<'_> {
             return;
         };
         let out = &mut *self.out;
+        let in_exec = matches!(event, Event::Csw { .. }) && head.flag & event::IN_EXEC != 0;
+        if matches!(event, Event::Exit) || watched.held.len() > HELD_MAX {
+            watched.flush(&mut out.recorder, None);
+        } else if !in_exec && !matches!(event, Event::Exec) {
+            watched.flush(&mut out.recorder, Some(head.tid));
+        }
         let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
         let trace = &*watched.trace;
         let call = At { trace, stamp: &stamp, abi: head.abi };
@@ -431,13 +475,6 @@ impl One<'_> {
                 out.recorder.syscall(call, head.word as i32, &args[..count]);
             }
             Event::Sysret { result } => {
-                if head.flag & event::ACCESS != 0 && !trace.is_roots() {
-                    self.access(head, &stamp);
-                    let Some(watched) = self.watched.get_mut(&head.pid) else { return };
-                    let call = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
-                    door(&mut self.out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                    return self.out.recorder.sysret(call, head.word as i32, result);
-                }
                 door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
                 out.recorder.sysret(call, head.word as i32, result);
             }
@@ -449,20 +486,26 @@ impl One<'_> {
             Event::Psig { action, mask, info } => {
                 out.recorder.psig(at, psig(head.word as i32, action, mask, info))
             }
-            Event::Csw { out: true, user } => {
-                out.left.insert(head.tid, user);
-                out.recorder.csw(at, true, user);
-            }
-            Event::Csw { out: false, .. } => {
+            Event::Csw { out: leaves, user } => {
                 // A thread comes back as it left.
-                let user = out.left.remove(&head.tid).unwrap_or(false);
-                out.recorder.csw(at, false, user);
+                let user = match leaves {
+                    true => user,
+                    false => out.left.remove(&head.tid).unwrap_or(false),
+                };
+                if leaves {
+                    out.left.insert(head.tid, user);
+                }
+                match in_exec {
+                    true => watched.held.push((stamp, leaves, user)),
+                    false => out.recorder.csw(at, leaves, user),
+                }
             }
             Event::Fork { failed } => self.fork(head, &stamp, failed),
             Event::Exec => self.exec(head, &stamp),
             Event::ExecArg(part) => strings(&mut out.parts, head, part, |arg| out.recorder.exec_arg(at, arg)),
             Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
             Event::Exit => self.exit(head),
+            Event::Access => self.access(head, &stamp),
             Event::Lost { .. } => {}
         }
     }
@@ -489,9 +532,10 @@ impl One<'_> {
         let at = At { trace: &trace, stamp: &stamp, abi };
         self.out.recorder.emul(at);
         let hidden = parent.hidden;
-        let mut watched = Watched { proc, trace: Arc::clone(&trace), abi, hidden };
-        look(&mut self.out.recorder, &mut watched, at);
-        self.watched.insert(child, watched);
+        if let Some(proc) = &proc {
+            proc.set_opaque(hidden);
+        }
+        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new() });
     }
 
     fn exec(&mut self, head: &Head, stamp: &Stamp) {
@@ -504,13 +548,14 @@ impl One<'_> {
             }
             return self.end(head.pid).map_or((), drop);
         }
+        watched.flush(&mut self.out.recorder, None);
         watched.abi = head.abi;
         if let Some(proc) = &watched.proc {
             proc.set_abi(head.abi);
         }
         let at = At { trace: &trace, stamp, abi: head.abi };
         self.out.recorder.emul(at);
-        look(&mut self.out.recorder, watched, at);
+        note_hidden(&mut self.out.recorder, watched, at, is_hidden_then(head, &trace));
     }
 
     fn exit(&mut self, head: &Head) {
@@ -533,10 +578,11 @@ impl One<'_> {
     fn access(&mut self, head: &Head, stamp: &Stamp) {
         let Some(watched) = self.watched.get_mut(&head.pid) else { return };
         let trace = Arc::clone(&watched.trace);
-        let before = watched.hidden;
-        look(&mut self.out.recorder, watched, At { trace: &trace, stamp, abi: head.abi });
-        if watched.hidden != before && self.maps.knows(head.pid) {
-            let _ = self.maps.trace(head.pid, &trace, self.slot, watched.hidden);
+        let (before, hidden) = (watched.hidden, is_hidden_then(head, &trace));
+        let at = At { trace: &trace, stamp, abi: head.abi };
+        note_hidden(&mut self.out.recorder, watched, at, hidden);
+        if trace.sink().owner() == 0 && hidden != before && self.maps.knows(head.pid) {
+            let _ = self.maps.trace(head.pid, &trace, self.slot, hidden);
         }
     }
 }
@@ -556,9 +602,16 @@ fn is_hidden(trace: &Trace, pid: i32) -> bool {
     !trace.is_roots() && !cred::sees_memory(trace.sink().owner(), pid)
 }
 
-/// Sees whether the memory of a process may be shown to whom its trace belongs to, and says so where that has changed.
-fn look(recorder: &mut Recorder, watched: &mut Watched, at: At<'_>) {
-    let hidden = is_hidden(at.trace, at.stamp.pid);
+/// What the kernel's side saw at the time. The mere id 0 tells it nothing: see [`cred::sees_memory`].
+fn is_hidden_then(head: &Head, trace: &Trace) -> bool {
+    match trace.sink().owner() {
+        0 => is_hidden(trace, head.pid),
+        _ => head.flag & event::HIDDEN != 0,
+    }
+}
+
+/// Says whether the memory of a process may be shown to whom its trace belongs to, where that has changed.
+fn note_hidden(recorder: &mut Recorder, watched: &mut Watched, at: At<'_>, hidden: bool) {
     if std::mem::replace(&mut watched.hidden, hidden) != hidden {
         recorder.note(at, if hidden { record::HIDDEN } else { record::SHOWN });
     }

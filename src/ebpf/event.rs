@@ -35,12 +35,15 @@ pub(super) enum Event<'a> {
     ExecEnv(&'a [u8]),
     Exit,
     Lost { records: u64, bytes: u64 },
+    Access,
 }
 
-/// Ids, capabilities or dumpability may be others after this call.
-pub(super) const ACCESS: u8 = 1;
 /// The exec gave privilege, and the kernel's side has let the process go.
 pub(super) const ENDED: u8 = 1;
+/// From this exec or call on the memory may not be shown to whom the trace belongs to.
+pub(super) const HIDDEN: u8 = 2;
+/// The switch was made in the midst of an exec.
+pub(super) const IN_EXEC: u8 = 1;
 /// The string goes on in the thread's next event.
 pub(super) const MORE: u8 = 1;
 
@@ -78,6 +81,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
         10 => Event::ExecEnv(string()?),
         11 => Event::Exit,
         12 => Event::Lost { records: long(body, 0)?, bytes: long(body, 8)? },
+        13 => Event::Access,
         _ => return None,
     };
     Some((parsed, event))

@@ -23,6 +23,7 @@ const SINK: usize = 64;
 const INHERIT: u32 = 1;
 const ROOTS: u32 = 2;
 const HIDE: u32 = 4;
+const HIDDEN: u32 = 8;
 /// Words of a filter.
 const FILTER: usize = 27;
 
@@ -74,16 +75,19 @@ impl Maps {
         })
     }
 
-    /// Brings what is traced of a process to this; `hide`: its memory must not be read.
+    /// Brings what is traced of a process to this; `hidden`: its memory may not be shown now, and its stream says so.
     ///
     /// # Errors
     /// ENOSPC where there are too many processes or filters.
-    pub(super) fn trace(&mut self, pid: i32, trace: &Trace, slot: u32, hide: bool) -> Result<()> {
+    pub(super) fn trace(&mut self, pid: i32, trace: &Trace, slot: u32, hidden: bool) -> Result<()> {
         let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
-        let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE)];
+        let owner = trace.sink().owner();
+        // What a user may see the kernel's side finds out by itself.
+        let hide = hidden && owner == 0;
+        let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
         self.procs
-            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter, 0, 0], 0)
+            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter, owner, 0], 0)
             .map_err(full("processes"))?;
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);

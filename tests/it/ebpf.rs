@@ -1,15 +1,19 @@
-//! The eBPF backend: the same records as with ptrace, and a loss that is told to the record.
+//! What is to be said of the eBPF backend alone: the same records as with ptrace, a loss that is told to the record, and
+//! processes that others trace.
+
+mod loss;
+mod watched;
 
 use ktrace::record::Body;
 
 use crate::support::mount::Mount;
+use crate::support::need;
 use crate::support::stream::Rec;
-use crate::support::tracee::{self, Tracee};
-use crate::support::{Running, need};
+use crate::support::tracee::Tracee;
 
-fn mount() -> Option<Mount> {
-    let mount = Mount::with(&["-o", "backend=auto"]);
-    mount.read("stat").contains("backend ebpf").then_some(mount)
+/// A mount that has both backends.
+fn mount() -> Mount {
+    Mount::with(&["-o", "backend=auto"])
 }
 
 fn traced(mount: &Mount, program: &str, args: &[&str], line: &str) -> Vec<Rec> {
@@ -56,8 +60,8 @@ fn word(rec: &Rec) -> Option<String> {
 
 #[test]
 fn the_two_backends_tell_the_same_of_the_same_program() {
-    need!("fuse", "ptrace");
-    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
+    need!("fuse", "ebpf");
+    let mount = mount();
     // Not `exec`: of a thread that another one's exec ends in its call, ptrace has no return, and the kernel has. Not
     // `forks`: a child that ptrace is kept away from (CLONE_UNTRACED) is traced here.
     for (program, args) in
@@ -76,65 +80,6 @@ fn the_two_backends_tell_the_same_of_the_same_program() {
             assert_eq!(ptrace, ebpf, "{program}");
         }
     }
-}
-
-#[test]
-fn what_the_kernel_could_not_hold_is_counted_to_the_record() {
-    need!("fuse");
-    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
-    const CALLS: u64 = 400_000;
-    let program = tracee::program("flood");
-    assert!(program.exists());
-    let line = "set syscall policy=drop size=64K calls=getppid backend=ebpf";
-    let recs = traced(&mount, "flood", &[&CALLS.to_string()], line);
-    let seen = recs.iter().filter(|rec| rec.call() == Some("getppid")).count() as u64;
-    let told: u64 = recs.iter().filter_map(lost).sum();
-    assert_eq!(seen + told, CALLS, "{seen} seen, {told} told");
-    assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
-}
-
-#[test]
-fn a_small_ring_grows_and_what_it_lost_before_is_counted() {
-    need!("fuse");
-    let mount = Mount::with(&["-o", "backend=auto,mem=40M"]);
-    if !mount.read("stat").contains("backend ebpf") {
-        return crate::support::say("SKIP: no eBPF here");
-    }
-    // With it more than a quarter of the memory is used: rings begin small.
-    let asleep = Running::spawn(std::process::Command::new("sleep").arg("100"));
-    mount.set(asleep.pid(), "set syscall size=16M backend=ebpf");
-    let memory = || -> usize {
-        let stat = mount.read("stat");
-        stat.lines().find_map(|line| line.strip_prefix("memory ")).unwrap().parse().unwrap()
-    };
-    const CALLS: u64 = 300_000;
-    let mut tracee = Tracee::start("flood", &[&CALLS.to_string()]);
-    let mut trace = mount.trace(tracee.pid());
-    let before = memory();
-    mount.set(tracee.pid(), "set syscall policy=drop size=4M calls=getppid backend=ebpf");
-    let small = memory() - before;
-    assert!(small < 512 << 10, "{small} bytes from the start");
-    tracee.go();
-    let recs = trace.rest();
-    let seen = recs.iter().filter(|rec| rec.call() == Some("getppid")).count() as u64;
-    let told: u64 = recs.iter().filter_map(lost).sum();
-    assert_eq!(seen + told, CALLS, "{seen} seen, {told} told");
-    assert!(seen > CALLS / 10, "{seen} seen: the ring has stayed small");
-}
-
-#[test]
-fn a_child_is_traced_although_its_birth_had_no_room() {
-    need!("fuse");
-    let Some(mount) = mount() else { return crate::support::say("SKIP: no eBPF here") };
-    const CALLS: u64 = 20_000;
-    const CHILDREN: u64 = 20;
-    let line = "set syscall +inherit policy=drop size=16K calls=getppid backend=ebpf";
-    let recs = traced(&mount, "flood", &[&CALLS.to_string(), &CHILDREN.to_string()], line);
-    let calls: Vec<_> = recs.iter().filter(|rec| rec.call() == Some("getppid")).collect();
-    let told: u64 = recs.iter().filter_map(lost).sum();
-    let seen = calls.len() as u64;
-    assert_eq!(seen + told, CALLS * (CHILDREN + 1), "{seen} seen, {told} told");
-    assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
 }
 
 /// How many records the stream says are lost at this place.

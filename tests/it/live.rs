@@ -16,10 +16,10 @@ use nix::sys::signal::Signal;
 use crate::support::mount::Mount;
 use crate::support::stream::{Rec, name};
 use crate::support::tracee::{Tracee, program};
-use crate::support::{DEADLINE, Running, command, need, output, stdout, wait_for};
+use crate::support::{DEADLINE, IS_EBPF, Running, WHOLE, command, need, output, stdout, wait_for};
 
 /// The calls and their results of one thread, in order.
-fn calls(recs: &[Rec], tid: i32) -> Vec<(&'static str, Option<i64>)> {
+pub(crate) fn calls(recs: &[Rec], tid: i32) -> Vec<(&'static str, Option<i64>)> {
     let mut calls: Vec<(&str, Option<i64>)> = Vec::new();
     for rec in recs.iter().filter(|rec| rec.tid() == tid) {
         if let Some(call) = rec.call() {
@@ -188,7 +188,7 @@ fn threads_that_were_there_and_new_ones_lose_no_call() {
     let mount = Mount::new();
     let mut tracee = Tracee::start("threads", &["8", "200"]);
     let mut trace = mount.trace(tracee.pid());
-    mount.set(tracee.pid(), "set syscall,sysret policy=block\n");
+    mount.set(tracee.pid(), &format!("set syscall,sysret {WHOLE}\n"));
     tracee.go();
     let recs = trace.rest();
     let mut of_thread: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
@@ -260,7 +260,7 @@ fn make_with_inherit_is_seen_whole() {
     let run = "read start; exec make -s -j2";
     let mut make = Tracee::command(Command::new("bash").args(["-c", run]).current_dir(&dir));
     let mut trace = mount.trace(make.pid());
-    mount.set(make.pid(), "set default +inherit policy=block\n");
+    mount.set(make.pid(), &format!("set default +inherit {WHOLE}\n"));
     make.go();
     let recs = trace.rest();
     assert_eq!(make.running.wait().code(), Some(0));
@@ -281,12 +281,12 @@ fn make_with_inherit_is_seen_whole() {
 }
 
 /// The calls of one thread with their results, in order.
-type Calls = Vec<(String, Option<i64>)>;
+pub(crate) type Calls = Vec<(String, Option<i64>)>;
 
 /// The command without randomised addresses, for whatever it executes too: so that two runs get the same results.
 fn steady_addresses(command: &Command) -> Command {
     let mut setarch = Command::new("setarch");
-    setarch.arg("-R").arg(command.get_program());
+    setarch.arg("-R").arg(command.get_program()).args(command.get_args());
     setarch
 }
 
@@ -297,8 +297,13 @@ fn by_strace(program: &[&str], log: &Path) -> Vec<Calls> {
     let mut running = Running::spawn(strace.stdin(Stdio::piped()));
     running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert_eq!(running.wait().code(), Some(0));
+    threads_of_strace(&fs::read_to_string(log).unwrap()).into_iter().map(|(_, calls)| calls).collect()
+}
+
+/// The calls of each thread, by what strace has written.
+pub(crate) fn threads_of_strace(log: &str) -> Vec<(String, Calls)> {
     let mut threads: Vec<(String, Calls)> = Vec::new();
-    for line in fs::read_to_string(log).unwrap().lines() {
+    for line in log.lines() {
         let (tid, text) = line.split_once(' ').unwrap();
         let at = threads.iter().position(|(t, _)| t == tid).unwrap_or_else(|| {
             threads.push((tid.to_owned(), Vec::new()));
@@ -320,7 +325,7 @@ fn by_strace(program: &[&str], log: &Path) -> Vec<Calls> {
             calls.last_mut().unwrap().1 = strace_result(result);
         }
     }
-    threads.into_iter().map(|(_, calls)| calls).collect()
+    threads
 }
 
 /// `0`, `0x7f00`, `-1 ENOENT (No such file or directory)`, `?`.
@@ -439,7 +444,7 @@ fn redis_under_load_does_not_notice() {
     let mut trace = mount.trace(redis.pid());
     // In a loop, so that it surely goes on while tracing begins and ends.
     let endless = load(&["-l"]);
-    mount.set(redis.pid(), "set syscall,sysret,genio policy=block\n");
+    mount.set(redis.pid(), &format!("set syscall,sysret,genio {WHOLE}\n"));
     let mut commands = 0;
     let recs = trace.until("300 commands", |rec| {
         if let Body::Genio { write: false, data, .. } = rec.body() {
@@ -457,7 +462,7 @@ fn redis_under_load_does_not_notice() {
 
     // Traced from before its first request to after its last.
     let mut trace = mount.trace(redis.pid());
-    mount.set(redis.pid(), "set syscall policy=block\n");
+    mount.set(redis.pid(), &format!("set syscall {WHOLE}\n"));
     let reader = thread::spawn(move || trace.rest().len());
     let out = load(&["-n", "500"]).output();
     assert!(out.status.success(), "{out:?}");
@@ -496,7 +501,7 @@ fn nginx_under_load_does_not_notice() {
     };
     wait_for("nginx", || get().is_ok());
     let mut trace = mount.trace(nginx.pid());
-    mount.set(nginx.pid(), "set syscall,sysret,namei +descend +inherit policy=block\n");
+    mount.set(nginx.pid(), &format!("set syscall,sysret,namei +descend +inherit {WHOLE}\n"));
     for _ in 0..200 {
         assert!(get().unwrap().ends_with("the page\n"));
     }
@@ -590,7 +595,8 @@ fn an_exec_is_recorded_with_its_arguments_environment_and_descriptors() {
     let mount = Mount::new();
     let line = "read x; exec env -i NAME=value OTHER= /bin/true 'one two' ''";
     let mut tracee = Tracee::command(Command::new("sh").args(["-c", line]));
-    mount.set(tracee.pid(), "set execarg,execenv,execfd\n");
+    // Which descriptors are open can only be asked of one that stands still.
+    mount.set(tracee.pid(), if IS_EBPF { "set execarg,execenv\n" } else { "set execarg,execenv,execfd\n" });
     let mut trace = mount.trace(tracee.pid());
     tracee.go();
     let recs = trace.rest();
@@ -604,5 +610,36 @@ fn an_exec_is_recorded_with_its_arguments_environment_and_descriptors() {
     assert_eq!(envs, ["NAME=value", "OTHER="]);
     // Standard input is a pipe (3).
     let is_pipe = |rec: &Rec| rec.body() == Body::ExecFd { fd: 0, dtype: 3 };
-    assert!(recs.iter().any(is_pipe), "{recs:#?}");
+    assert_eq!(recs.iter().any(is_pipe), !IS_EBPF, "{recs:#?}");
+}
+
+#[test]
+fn the_strings_of_an_exec_are_whole_however_long_they_are() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    // Around the page, and around the most that one event of the kernel holds.
+    let lengths = [0, 1, 4094, 4095, 4096, 4097, 8190, 8191, 8192, 50_000, 3];
+    let strings: Vec<String> =
+        lengths.iter().enumerate().map(|(n, len)| format!("{n}").repeat(*len)[..*len].to_owned()).collect();
+    let mut command = Command::new("sh");
+    command.args(["-c", "read x; exec env -i \"LONG=$1\" SHORT=1 /bin/true \"$@\"", "sh", &"y".repeat(9999)]);
+    let mut tracee = Tracee::command(command.args(&strings));
+    mount.set(tracee.pid(), &format!("set execarg,execenv {WHOLE}\n"));
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let recs: Vec<Rec> =
+        trace.rest().into_iter().filter(|rec| rec.header.stamp.comm.as_bytes() == b"true").collect();
+    let args: Vec<&[u8]> = recs
+        .iter()
+        .filter_map(|rec| if let Body::ExecArg(arg) = rec.body() { Some(arg) } else { None })
+        .collect();
+    let envs: Vec<&[u8]> = recs
+        .iter()
+        .filter_map(|rec| if let Body::ExecEnv(env) = rec.body() { Some(env) } else { None })
+        .collect();
+    let of = |all: &[&[u8]]| all.iter().map(|s| s.len()).collect::<Vec<_>>();
+    assert_eq!(of(&args)[..2], ["/bin/true".len(), 9999]);
+    assert_eq!(of(&args)[2..], lengths);
+    assert!(args[2..].iter().zip(&strings).all(|(seen, given)| *seen == given.as_bytes()));
+    assert_eq!(of(&envs), ["LONG=".len() + 9999, "SHORT=1".len()]);
 }

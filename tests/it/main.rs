@@ -1,4 +1,5 @@
-//! The tests of the whole: what is here needs more than one module, mostly the real daemon on a real mount.
+//! The tests of the whole: what is here needs more than one module, mostly the real daemon on a real mount. Those of the
+//! live programs run on ptrace here, and once more on eBPF in `on_ebpf.rs`.
 //!
 //! | module | proves |
 //! |---|---|
@@ -6,7 +7,6 @@
 //! | [`blocked`] | policy block holds up its process and nobody else |
 //! | [`control`] | commands on processes that do not stand still; after an accident |
 //! | [`drain`] | `fd=` and `ktrace -f FILE`: the records go to the caller's descriptor |
-//! | [`ebpf`] | the same records as with ptrace, and an exact count of what was lost |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
@@ -27,7 +27,6 @@ mod blocked;
 mod control;
 mod documents;
 mod drain;
-mod ebpf;
 mod hazards;
 mod launch;
 mod live;
@@ -41,3 +40,6 @@ mod support;
 mod switches;
 mod tidy;
 mod utrace;
+
+/// The backend of the mounts.
+const BACKEND: &str = "ptrace";

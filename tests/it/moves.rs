@@ -7,9 +7,9 @@ use crate::support::need;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
 
-fn moves(what: &str, facs: &str) -> Vec<Rec> {
+fn moves(program: &str, args: &[&str], facs: &str) -> Vec<Rec> {
     let mount = Mount::new();
-    let mut tracee = Tracee::start("moves", &[what]);
+    let mut tracee = Tracee::start(program, args);
     mount.set(tracee.pid(), &format!("set {facs}"));
     let mut trace = mount.trace(tracee.pid());
     tracee.go();
@@ -19,7 +19,7 @@ fn moves(what: &str, facs: &str) -> Vec<Rec> {
 #[test]
 fn r04_every_path_of_a_call_makes_a_namei_as_it_was_given() {
     need!("fuse", "ptrace");
-    let recs = moves("paths", "namei");
+    let recs = moves("moves", &["paths"], "namei");
     let mut paths: Vec<String> = recs
         .iter()
         .filter_map(|rec| match rec.body() {
@@ -39,7 +39,7 @@ fn r04_every_path_of_a_call_makes_a_namei_as_it_was_given() {
 #[test]
 fn r06_data_is_taken_iovec_by_iovec_a_page_at_a_time_and_only_what_was_moved() {
     need!("fuse", "ptrace");
-    let recs = moves("data", "genio");
+    let recs = moves("moves", &["data"], "genio");
     let mut data: Vec<(bool, String)> = Vec::new();
     let mut times = Vec::new();
     for rec in &recs {
@@ -118,4 +118,34 @@ fn each_call_that_moves_data_shows_all_of_it() {
             assert_eq!(seen.len(), expected.len(), "{program} {which}");
         }
     }
+}
+
+#[test]
+fn paths_and_buffers_that_the_process_has_never_touched_are_shown() {
+    need!("fuse", "ptrace");
+    let recs = moves("absent", &[], "namei,genio,execarg");
+    let paths: Vec<String> = recs
+        .iter()
+        .filter_map(|rec| match rec.body() {
+            Body::Namei(path) => Some(String::from_utf8_lossy(path).into_owned()),
+            _ => None,
+        })
+        .take_while(|path| !path.contains("ld.so"))
+        .collect();
+    let mut expected: Vec<String> =
+        (1..=8).map(|n| format!("/{}/{n}", if n == 4 || n == 7 { "present" } else { "absent" })).collect();
+    expected.push("/bin/true".to_owned());
+    assert_eq!(paths, expected);
+    let data: Vec<(bool, &[u8])> = recs
+        .iter()
+        .filter_map(|rec| match rec.body() {
+            Body::Genio { write, data, .. } => Some((write, data)),
+            _ => None,
+        })
+        .skip(1)
+        .take(4)
+        .collect();
+    let (one, two) = (&b"untouched"[..], &b"from a file"[..]);
+    assert_eq!(data, [(true, one), (false, one), (true, two), (false, two)]);
+    assert!(recs.iter().any(|rec| rec.body() == Body::ExecArg(b"true")));
 }

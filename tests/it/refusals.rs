@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::mount::Mount;
 use crate::support::tracee::Tracee;
-use crate::support::{Running, command, need, output, wait_for};
+use crate::support::{Running, command, need, only_on, output, wait_for};
 
 fn sleeper() -> Running {
     Running::spawn(Command::new("sleep").arg("1000"))
@@ -138,6 +138,7 @@ fn a_user_may_trace_neither_init_nor_somebody_elses_process() {
 
 #[test]
 fn hazard_18_a_process_held_by_another_tracer_is_busy() {
+    only_on!("ptrace", "a process has one tracer and any number of such watchers");
     need!("fuse", "ptrace", "strace");
     let mount = Mount::new();
     let mut tracee = Tracee::start("calls", &[]);
@@ -161,6 +162,7 @@ fn hazard_18_a_process_held_by_another_tracer_is_busy() {
 
 #[test]
 fn hazard_18_a_process_held_by_gdb_is_busy() {
+    only_on!("ptrace", "a process has one tracer and any number of such watchers");
     need!("fuse", "ptrace", "gdb");
     let mount = Mount::new();
     let tracee = Tracee::start("calls", &[]);

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
-use crate::support::{Running, need, wait_for};
+use crate::support::{POLICIES, Running, need, wait_for};
 
 /// A shell that waits for its start and then runs the script, `$M` being the mount.
 fn shell(mount: &Mount, script: &str) -> Tracee {
@@ -97,7 +97,7 @@ fn r38_a_set_or_clear_on_oneself_makes_no_records_of_its_own_work() {
 fn a_process_that_reads_its_own_trace_is_bounded() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
-    for policy in ["stop", "drop", "block", "overwrite"] {
+    for policy in POLICIES {
         // Each read makes records, which the next read takes: as many as it likes, and no more.
         let script = "exec head -c 200000 \"$M/self/trace\" > /dev/null";
         let mut tracee = shell(&mount, script);
@@ -112,7 +112,7 @@ fn a_process_that_reads_its_own_trace_is_bounded() {
 fn two_processes_that_trace_each_others_readers_end() {
     need!("fuse", "ptrace");
     let mount = Mount::new();
-    for policy in ["stop", "drop", "block"] {
+    for policy in POLICIES.iter().filter(|policy| **policy != "overwrite") {
         let script = "exec cat \"$M/$OTHER/trace\" > /dev/null";
         let cat = |other: &str| {
             let mut sh = Command::new("sh");
@@ -155,7 +155,7 @@ fn the_shell_that_reads_can_be_traced() {
     let mount = Mount::new();
     let script =
         "timeout 1 cat \"$M/$$/trace\" | head -c 100000 | wc -c; echo clear > \"$M/$$/ctl\"; echo done";
-    for policy in ["stop", "drop", "block"] {
+    for policy in POLICIES.iter().filter(|policy| **policy != "overwrite") {
         let mut tracee = shell(&mount, script);
         mount.set(tracee.pid(), &format!("set default +inherit policy={policy}"));
         tracee.go();

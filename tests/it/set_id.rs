@@ -206,7 +206,7 @@ fn traced(commands: &str) -> String {
         "mkfifo go; sh -c 'read x; {commands}' < go 2>/dev/null & p=$!
         exec 9> go
         echo 'set default +inherit' > m/$p/ctl || cat m/error_log
-        cat m/$p/trace > records & c=$!
+        exec 8< m/$p/trace; cat <&8 > records & c=$!; exec 8<&-
         echo go >&9; wait $p $c"
     )
 }

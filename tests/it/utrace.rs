@@ -114,3 +114,24 @@ fn the_shells_way_to_write_a_record() {
     assert_eq!(labels, [("id", 4), ("id", 4), ("only", 0), ("a", 1), ("b", 1), ("", 2047)]);
     assert!(seen.iter().all(|(tid, ..)| *tid == pid));
 }
+
+#[test]
+fn a_record_of_its_own_stands_where_the_process_has_made_it() {
+    need!("fuse", "ptrace", "bash");
+    let mount = Mount::new();
+    let script = "read x; for i in 1 2 3 4 5 6 7 8 9; do cd /; echo mine $i > $M/self/user; cd /; done";
+    let mut tracee = Tracee::command(Command::new("bash").env("M", mount.point()).args(["-c", script]));
+    mount.set(tracee.pid(), "set syscall,sysret,user");
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let recs = trace.rest();
+    let is_own = |rec: &Rec| matches!(rec.body(), Body::User { .. }) && !rec.is_of_stream();
+    let at: Vec<usize> = (0..recs.len()).filter(|&at| is_own(&recs[at])).collect();
+    assert_eq!(at.len(), 9);
+    for at in at {
+        let within = (recs[at - 1].call(), recs[at + 1].result().map(|(call, _)| call));
+        assert_eq!(within, (Some("write"), Some("write")), "{:#?}", &recs[at - 1..at + 2]);
+    }
+    let times: Vec<_> = recs.iter().map(|rec| rec.header.stamp.time).map(|t| (t.sec, t.nsec)).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}

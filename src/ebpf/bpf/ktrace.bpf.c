@@ -44,7 +44,7 @@ enum { ABI_LINUX, ABI_LINUX32, ABI_LINUXX32 };
 
 enum kind {
 	EV_SYSCALL = 1, EV_SYSRET, EV_NAMEI, EV_GENIO, EV_PSIG, EV_CSW, EV_FORK, EV_EXEC, EV_EXEC_ARG, EV_EXEC_ENV,
-	EV_EXIT, EV_LOST,
+	EV_EXIT, EV_LOST, EV_ACCESS,
 };
 
 /* What every event begins with. */
@@ -58,11 +58,12 @@ struct head {
 	u64 ktime; /* CLOCK_MONOTONIC, ns */
 	char comm[16];
 };
-/* flag of EV_SYSRET: ids or dumpability may have changed. */
-#define FLAG_ACCESS 1
-/* flag of EV_EXEC. */
+/* flag of EV_EXEC: nothing more is traced. */
 #define FLAG_ENDED 1
+/* flag of EV_EXEC and EV_ACCESS: its memory may not be shown from here on. */
 #define FLAG_HIDDEN 2
+/* flag of EV_CSW: in the midst of an exec. */
+#define FLAG_IN_EXEC 1
 /* flag of EV_EXEC_ARG and EV_EXEC_ENV: the next event goes on with this string. */
 #define FLAG_MORE 1
 
@@ -84,13 +85,17 @@ struct proc {
 	u32 flags;
 	u32 slot; /* of its sink */
 	u32 filter; /* 0 for none */
+	u32 owner; /* uid of whom its trace belongs to */
 	u32 parent; /* of one that the daemon has not heard of */
-	u32 pad;
 };
 #define PROC_INHERIT 1
 #define PROC_ROOTS 2
+/* The daemon says that its memory is not to be shown. */
 #define PROC_HIDE 4
-#define PROC_UNTOLD 8
+/* So the daemon was told last: its memory is not shown. */
+#define PROC_HIDDEN 8
+/* The daemon has not heard of its birth. */
+#define PROC_UNTOLD 16
 
 struct sink {
 	u64 lost_records;
@@ -285,9 +290,38 @@ static __always_inline u64 dumpable(struct task_struct *task)
 /* Whether the memory of the running process may be shown to whom its trace belongs to. */
 static __always_inline bool is_shown(struct proc *p)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+
 	if (p->flags & PROC_ROOTS)
 		return true;
-	return !(p->flags & PROC_HIDE) && dumpable((void *)bpf_get_current_task());
+	/* As for a user who opens /proc/pid/environ. */
+	return !(p->flags & PROC_HIDE) && dumpable(task) && (!p->owner || BPF_CORE_READ(task, cred, euid.val) == p->owner);
+}
+
+static __always_inline void set_hidden(struct proc *p, bool hidden)
+{
+	if (hidden)
+		__sync_fetch_and_or(&p->flags, PROC_HIDDEN);
+	else
+		__sync_fetch_and_and(&p->flags, ~PROC_HIDDEN);
+}
+
+/* Tells of memory that may not be shown any more, or again. */
+static __always_inline void tell_access(struct to *to, struct proc *p)
+{
+	bool hidden = !is_shown(p);
+
+	/* Of a trace that belongs to uid 0 and is not root's the daemon finds out itself. */
+	if (p->owner && hidden == !!(p->flags & PROC_HIDDEN))
+		return;
+	struct ev_sysret *e = RESERVE(to, ev_sysret, REC(20 + 40));
+	if (!e)
+		return;
+	fill(&e->h, to, EV_ACCESS, 0);
+	e->h.flag = hidden ? FLAG_HIDDEN : 0;
+	e->result = 0;
+	bpf_ringbuf_submit(e, 0);
+	set_hidden(p, hidden);
 }
 
 static __always_inline bool is_wanted(struct proc *p, u32 abi, s32 nr)
@@ -855,8 +889,14 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	/* A new thread or process comes back from a call that it has not made. */
 	if (call && call->flags & CALL_FORK && result == 0)
 		return 0;
-	u64 bytes = p->facs & FAC_SYSRET ? REC(24) : 0;
-	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
+	bool wanted = is_wanted(p, abi, nr);
+	u64 bytes = wanted && p->facs & FAC_SYSRET ? REC(24) : 0;
+	if (!(wanted || access) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+		return 0;
+	if (access)
+		tell_access(&to, p);
+	if (!wanted)
 		return 0;
 	bool shown = is_shown(p);
 	if (deferred && shown) {
@@ -875,12 +915,10 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (p->facs & FAC_GENIO && call && result >= 0 && shown &&
 	    (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC)))
 		data(task, regs, p, call, &to, result);
-	u8 flag = call && call->flags & CALL_ACCESS ? FLAG_ACCESS : 0;
-	if (p->facs & (FAC_SYSRET | FAC_EMUL) || flag) {
+	if (p->facs & (FAC_SYSRET | FAC_EMUL)) {
 		struct ev_sysret *e = RESERVE(&to, ev_sysret, bytes);
 		if (e) {
 			fill(&e->h, &to, EV_SYSRET, nr);
-			e->h.flag = flag;
 			e->result = result;
 			bpf_ringbuf_submit(e, 0);
 		}
@@ -1019,6 +1057,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 			e->h.flag = (ended ? FLAG_ENDED : 0) | (shown ? 0 : FLAG_HIDDEN);
 			e->result = 0;
 			bpf_ringbuf_submit(e, 0);
+			set_hidden(p, !shown);
 		}
 	}
 	if (ended) {
@@ -1162,6 +1201,7 @@ static __always_inline void switched(struct task_struct *task, u32 out, u32 user
 	if (!e)
 		return;
 	fill(&e->h, &to, EV_CSW, 0);
+	e->h.flag = BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) ? FLAG_IN_EXEC : 0;
 	bpf_probe_read_kernel(e->h.comm, sizeof(e->h.comm), &task->comm);
 	e->out = out;
 	e->user = user;

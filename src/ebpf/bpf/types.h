@@ -4,6 +4,8 @@
 struct thread_info { u32 status; };
 typedef struct { unsigned long sig[1]; } sigset_t;
 typedef struct { int counter; } atomic_t;
+typedef struct { unsigned int val; } kuid_t;
+struct cred { kuid_t euid; };
 struct signal_struct { atomic_t live; int group_exit_code; unsigned int flags; };
 struct mm_struct { unsigned long arg_start, arg_end, env_start, env_end; };
 /* Since 6.18 a structure, a long before that. */
@@ -22,10 +24,11 @@ struct task_struct {
 	int pid, tgid;
 	char comm[16];
 	struct mm_struct *mm;
+	struct cred *cred;
 	struct files_struct *files;
 	struct signal_struct *signal;
 	sigset_t blocked, saved_sigmask;
-	unsigned int restore_sigmask : 1;
+	unsigned int restore_sigmask : 1, in_execve : 1;
 };
 struct pt_regs {
 	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax;

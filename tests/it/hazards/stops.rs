@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::{call_of, state, wait_for_call};
 use crate::support::mount::Mount;
 use crate::support::tracee::{Tracee, program};
-use crate::support::{Running, need, wait_for};
+use crate::support::{IS_EBPF, Running, need, only_on, wait_for};
 
 /// The calls that `sleeps` knows, with their numbers. Those of the first line return EINTR to whoever is stopped.
 const SLEEPS: [(&str, i64); 10] = [
@@ -73,7 +73,8 @@ fn hazard_01_the_last_reader_and_the_daemon_end_no_call() {
         let pid = tracee.pid();
         mount.set(pid, "set default\n");
         let mut stream = mount.trace(pid);
-        stream.until("the call", |rec| rec.call().is_some());
+        // The sleep shows its beginning where it has been begun again for that.
+        stream.until("the call", |rec| rec.call().is_some() || IS_EBPF);
         drop(stream);
         // A record of the process itself finds out that nobody reads any more. The kernel tells the daemon of the
         // last close when it pleases, so one record may come too early.
@@ -210,7 +211,10 @@ fn hazard_01_the_stream_shows_no_stop_of_ours() {
     tracee.go();
     let recs = stream.until("the result", |rec| rec.result().is_some());
     let calls = recs.iter().filter(|rec| rec.call() == Some("epoll_wait")).count();
-    assert_eq!((calls, recs.last().and_then(|rec| rec.result())), (1, Some(("epoll_wait", 1))), "{recs:#?}");
+    // ptrace has the call begun again; who does not stop it sees its end alone.
+    let begun = usize::from(!IS_EBPF);
+    let result = recs.last().and_then(|rec| rec.result());
+    assert_eq!((calls, result), (begun, Some(("epoll_wait", 1))), "{recs:#?}");
 }
 
 #[test]
@@ -232,6 +236,7 @@ fn hazard_02_every_thread_is_attached_while_threads_are_made() {
 
 #[test]
 fn hazard_02_no_chain_of_threads_escapes_an_attach() {
+    only_on!("ptrace", "a process is watched whole, its threads are not attached one by one");
     need!("fuse", "ptrace");
     let mount = Mount::new();
     let churn = Running::spawn(&mut Command::new(crate::support::tracee::program("churn")));
@@ -308,7 +313,8 @@ fn hazard_04_attach_in_mid_call_gives_no_stray_result() {
     let mut stream = mount.trace(tracee.pid());
     tracee.go();
     let recs = stream.rest();
-    let mut open = None;
+    // As in NetBSD, a call that has begun before shows its end, where it is not begun again for our sake.
+    let mut open = IS_EBPF.then_some(libc::SYS_read as i32);
     for rec in &recs {
         match rec.body() {
             Body::Syscall { code, .. } => open = Some(code),

@@ -17,6 +17,16 @@ use std::time::{Duration, Instant};
 /// How long anything that must happen may take. Long, because a loaded machine is slow; reached only by a failure.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// True where nobody is stopped: these are the tests on eBPF.
+pub(crate) const IS_EBPF: bool = matches!(crate::BACKEND.as_bytes(), b"ebpf");
+
+/// What loses no record: where nobody can be made to wait, a ring that has room for all of them.
+pub(crate) const WHOLE: &str = if IS_EBPF { "policy=stop size=16M" } else { "policy=block" };
+
+/// The policies there are on this backend.
+pub(crate) const POLICIES: &[&str] =
+    if IS_EBPF { &["stop", "drop", "overwrite"] } else { &["stop", "drop", "overwrite", "block"] };
+
 /// Waits until `condition` holds; fails with `what` where it does not in time.
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let by = Instant::now() + DEADLINE;
@@ -30,7 +40,10 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn has(what: &str) -> bool {
     let there = match what {
         "fuse" => nix::unistd::geteuid().is_root() && File::options().write(true).open("/dev/fuse").is_ok(),
+        // Every live test needs its backend.
+        "ptrace" if IS_EBPF => return has("ebpf"),
         "ptrace" => nix::unistd::geteuid().is_root(),
+        "ebpf" => mount::has_ebpf(),
         "ia32" => tracee::runs("i386"),
         tool => on_path(tool),
     };
@@ -59,6 +72,17 @@ macro_rules! need {
 }
 pub(crate) use need;
 
+/// Ends a test that proves nothing on the backend of this binary, and says why.
+macro_rules! only_on {
+    ($backend:literal, $why:literal) => {
+        if crate::BACKEND != $backend {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            return crate::support::say(&format!("{test} is for {} only: {}", $backend, $why));
+        }
+    };
+}
+pub(crate) use only_on;
+
 fn on_path(tool: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]).any(|dir| dir.join(tool).is_file())
@@ -66,12 +90,17 @@ fn on_path(tool: &str) -> bool {
 
 /// A program of this package or a Debian one; `ktrace`, `ktruss` and `kdump` are ours.
 pub(crate) fn command(name: &str) -> Command {
-    Command::new(match name {
+    let mut command = Command::new(match name {
         "kdump" => env!("CARGO_BIN_EXE_kdump"),
         "ktrace" => env!("CARGO_BIN_EXE_ktrace"),
         "ktruss" => env!("CARGO_BIN_EXE_ktruss"),
         _ => name,
-    })
+    });
+    if name == "ktrace" && IS_EBPF {
+        // Nobody can be made to wait there.
+        command.arg("-n");
+    }
+    command
 }
 
 /// A child that is killed and reaped when this is dropped, with all that it started: it leads a process group.

@@ -49,9 +49,17 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// The option of the backend whose tests these are: ptrace, or what KTRACE_TEST_BACKEND says.
+/// The option of the backend whose tests these are.
 fn backend() -> String {
-    format!("backend={}", env::var("KTRACE_TEST_BACKEND").as_deref().unwrap_or("ptrace"))
+    format!("backend={}", crate::BACKEND)
+}
+
+/// True where this kernel and this user can have the eBPF backend.
+pub(crate) fn has_ebpf() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        super::has("fuse") && Mount::with(&["-o", "backend=auto"]).read("stat").contains("backend ebpf")
+    })
 }
 
 /// A running daemon and its mount; both are gone when this is dropped.
@@ -112,7 +120,10 @@ impl Mount {
                 abort(minor);
             }
         });
-        Mount { dir, daemon, minor, _alive: alive }
+        let mount = Mount { dir, daemon, minor, _alive: alive };
+        // Mounted is not yet ready: the daemon brings its programs into the kernel first.
+        mount.read("stat");
+        mount
     }
 
     /// The mount point.
