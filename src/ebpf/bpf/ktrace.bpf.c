@@ -407,10 +407,21 @@ static __always_inline int word(u32 abi, u64 addr, u64 *out)
 	return 0;
 }
 
+struct arguments { u64 args[6]; };
+
+/*
+ * A function that is not static is looked at by the verifier once, by itself, and not again wherever it is called: with
+ * that the programs load in a hundredth of the time.
+ */
+
 /* The call behind socketcall(2) and ipc(2), and its arguments: the number of the call that does the same. */
-static __noinline int inner(u64 *args, u32 ipc)
+__noinline int inner(struct arguments *of, u32 ipc)
 {
 	u32 words[6] = {};
+
+	if (!of)
+		return -1;
+	u64 *args = of->args;
 	u64 which = args[0];
 
 	if (ipc) {
@@ -612,15 +623,21 @@ static long one_name(u32 i, struct named *n)
 }
 
 /* The paths of a call from `next` on; where one could not be read, `failed` is set and `next` says which. */
-static __always_inline void names(struct named *n)
+__noinline int names(struct named *n)
 {
+	if (!n)
+		return 0;
+	/* bpf_loop() takes what is on its own stack only. */
+	struct named own = *n;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(2048, one_name, n, 0);
+		bpf_loop(2048, one_name, &own, 0);
 	} else {
 		for (int i = 0; i < 16; i++)
-			if (one_name(i, n))
+			if (one_name(i, &own))
 				break;
 	}
+	*n = own;
+	return 0;
 }
 
 static __always_inline void remember(u32 tid, struct thread *th)
@@ -675,7 +692,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = to.ktime };
 	arguments(regs, abi, n.args);
 	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
-		n.nr = inner(n.args, call->flags & CALL_IPC);
+		n.nr = inner((struct arguments *)n.args, call->flags & CALL_IPC);
 	names(&n);
 	if (n.failed) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = n.next + 1, .ktime = to.ktime };
@@ -792,29 +809,40 @@ static __always_inline bool is_tcp(struct file *file)
 	return (family == 2 || family == 10) && BPF_CORE_READ(sk, sk_type) == 1;
 }
 
-static __always_inline void data(struct task_struct *task, struct pt_regs *regs, struct proc *p, struct call *call,
-				 struct to *to, s64 result)
-{
-	u64 args[6];
+/* A call that has moved data. */
+struct moved {
+	struct arguments of;
+	s64 result;
+	u64 ktime;
+	u32 slot, abi, tgid, tid;
+	u32 nr;
+	u32 pad;
+};
 
-	arguments(regs, to->abi, args);
-	if (call->flags & (CALL_SOCKETCALL | CALL_IPC)) {
-		call = call_of(to->abi, inner(args, call->flags & CALL_IPC));
-		if (!call)
-			return;
-	}
+__noinline int data(struct moved *d)
+{
+	if (!d)
+		return 0;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct call *call = call_of(d->abi, d->nr);
+	u64 *args = d->of.args;
+
+	if (call && call->flags & (CALL_SOCKETCALL | CALL_IPC))
+		call = call_of(d->abi, inner(&d->of, call->flags & CALL_IPC));
+	if (!call)
+		return 0;
 	u32 io = call->io, dir = call->dir;
 	u64 ptr = arg(args, call->ptr), len = arg(args, call->len);
 	u32 zero = 0;
 	struct move *m = bpf_map_lookup_elem(&moves, &zero);
 	if (!m)
-		return;
+		return 0;
 	__builtin_memset(m, 0, sizeof(*m));
-	m->ktime = to->ktime;
-	m->slot = p->slot;
-	m->abi = to->abi;
-	m->tgid = to->tgid;
-	m->tid = to->tid;
+	m->ktime = d->ktime;
+	m->slot = d->slot;
+	m->abi = d->abi;
+	m->tgid = d->tgid;
+	m->tid = d->tid;
 	m->fd = call->fd == 255 ? -1 : arg(args, call->fd);
 	m->write = dir == DIR_WRITE;
 	if (dir == DIR_PIPE) {
@@ -822,17 +850,17 @@ static __always_inline void data(struct task_struct *task, struct pt_regs *regs,
 		struct file *file = file_of(task, m->fd);
 		m->write = BPF_CORE_READ(file, f_mode) >> 1 & 1;
 	}
-	m->left = result;
+	m->left = d->result;
 	if (io == IO_WHOLE || (io == IO_MSGBUF && m->write))
 		m->left = len;
 	if (!m->left)
-		return;
+		return 0;
 	if (call->trunc != 255 && arg(args, call->trunc) & 0x20 && is_tcp(file_of(task, m->fd)))
-		return;
+		return 0;
 	if (io == IO_BUF || io == IO_WHOLE || io == IO_MSGBUF) {
 		m->addr = ptr;
 		if (io == IO_MSGBUF)
-			m->addr += to->abi == ABI_LINUX32 ? 4 : 8;
+			m->addr += d->abi == ABI_LINUX32 ? 4 : 8;
 		m->len = len < m->left ? len : m->left;
 		m->left = 0;
 	} else if (io == IO_IOV) {
@@ -854,6 +882,7 @@ static __always_inline void data(struct task_struct *task, struct pt_regs *regs,
 			if (one_chunk(i, NULL))
 				break;
 	}
+	return 0;
 }
 
 SEC("tp_btf/sys_exit")
@@ -903,7 +932,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = began, .next = deferred - 1 };
 		arguments(regs, abi, n.args);
 		if (call && call->flags & (CALL_SOCKETCALL | CALL_IPC))
-			n.nr = inner(n.args, call->flags & CALL_IPC);
+			n.nr = inner((struct arguments *)n.args, call->flags & CALL_IPC);
 		names(&n);
 		if (n.failed) {
 			/* The others may be there. */
@@ -913,8 +942,11 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		}
 	}
 	if (p->facs & FAC_GENIO && call && result >= 0 && shown &&
-	    (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC)))
-		data(task, regs, p, call, &to, result);
+	    (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC))) {
+		struct moved d = { .result = result, .ktime = to.ktime, .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr };
+		arguments(regs, abi, d.of.args);
+		data(&d);
+	}
 	if (p->facs & (FAC_SYSRET | FAC_EMUL)) {
 		struct ev_sysret *e = RESERVE(&to, ev_sysret, bytes);
 		if (e) {
