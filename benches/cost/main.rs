@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing better to do")]
 
 mod cost;
+mod ebpf;
 mod flat;
+mod floor;
 mod load;
 mod looped;
 mod mount;
@@ -45,6 +47,8 @@ enum Part {
     Flat,
     /// Throughput and delay of the stream, and of kdump
     Stream,
+    /// All of these of the eBPF backend, beside its own floor and other tools
+    Ebpf,
 }
 
 fn main() {
@@ -58,5 +62,8 @@ fn main() {
     }
     if wants(Part::Stream) {
         stream::run(&options);
+    }
+    if wants(Part::Ebpf) {
+        ebpf::run(&options);
     }
 }
