@@ -202,7 +202,7 @@ pub(crate) fn run(options: &Options) {
         ("ours/strace", "ours", &["strace"]),
         ("default/strace", "ours default", &["strace"]),
     ];
-    let mount = Mount::new();
+    let mount = Mount::new("ptrace", "256M");
     let tools = tools(&mount);
     table(options, "Cost of a system call", &tools, &RATIOS, |tool, words, turns| {
         measure(tool, &mount, words, turns)

@@ -200,13 +200,19 @@ fn flat(options: &Options, mount: &Mount) {
     row("from a record to its reader", of("delay"), Some(("a pipe", of("pipe"))));
 }
 
-/// Prints the tables.
-pub(crate) fn run(options: &Options) {
-    // What the killed have left is kept for a while.
-    let mount = Mount::with(&["-o", "mem=4096M"]);
-    cost(options, &mount);
-    if options.only.is_empty() {
-        million(options, &mount);
-        flat(options, &mount);
-    }
+/// What the killed have left is kept for a while: there must be room for it.
+fn mount() -> Mount {
+    Mount::new("ebpf", "4096M")
+}
+
+/// Prints the table of calls.
+pub(crate) fn run_cost(options: &Options) {
+    cost(options, &mount());
+}
+
+/// Prints the others.
+pub(crate) fn run_flat(options: &Options) {
+    let mount = mount();
+    million(options, &mount);
+    flat(options, &mount);
 }

@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) {
     };
 
     // What the killed have left is kept for a while.
-    let mount = Mount::with(&["-o", "mem=2048M"]);
+    let mount = Mount::new("ptrace", "2048M");
     let mut alone = Vec::new();
     let (mut one_tree, mut each) = (Vec::new(), Vec::new());
     let mut memory = Vec::new();

@@ -47,8 +47,10 @@ enum Part {
     Flat,
     /// Throughput and delay of the stream, and of kdump
     Stream,
-    /// All of these of the eBPF backend, beside its own floor and other tools
+    /// Cost of a call by the eBPF backend, beside its own floor and other tools
     Ebpf,
+    /// The same backend at a million records a second, with many processes, set and clear, delay
+    EbpfFlat,
 }
 
 fn main() {
@@ -64,6 +66,9 @@ fn main() {
         stream::run(&options);
     }
     if wants(Part::Ebpf) {
-        ebpf::run(&options);
+        ebpf::run_cost(&options);
+    }
+    if wants(Part::EbpfFlat) {
+        ebpf::run_flat(&options);
     }
 }

@@ -17,12 +17,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new() -> Mount {
-        Mount::with(&[])
-    }
-
-    /// With these arguments of the daemon.
-    pub(crate) fn with(args: &[&str]) -> Mount {
+    /// With this backend alone, and so much memory for rings.
+    pub(crate) fn new(backend: &str, mem: &str) -> Mount {
         let program = Path::new(env!("CARGO_BIN_EXE_kdump")).with_file_name("ktracefs");
         let built = Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -32,8 +28,7 @@ impl Mount {
         let point = std::env::temp_dir().join(format!("ktrace-bench-{}", std::process::id()));
         fs::create_dir_all(&point).unwrap();
         let daemon = Command::new(program)
-            .args(["-f", "-o", "backend=ptrace"])
-            .args(args)
+            .args(["-f", "-o", &format!("backend={backend},mem={mem}")])
             .arg(&point)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())

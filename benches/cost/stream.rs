@@ -126,7 +126,7 @@ fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    let mount = Mount::with(&["-o", "mem=1024M"]);
+    let mount = Mount::new("ptrace", "1024M");
     let mut table = Table::new("The stream", &["", "ours", "a pipe", "ratio"]);
     for (name, mode, size) in
         [("cat, records of 4 KiB", "big", 4096), ("cat, records of 72 bytes", "small", 64)]
