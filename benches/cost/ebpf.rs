@@ -91,7 +91,10 @@ fn cost(options: &Options, mount: &Mount) {
             }
         }
     });
-    println!("\nThe floor's ring had no room for {:.1} % of its records where it was worst.", missed.get() * 100.0);
+    println!(
+        "\nThe floor's ring had no room for {:.1} % of its records where it was worst.",
+        missed.get() * 100.0
+    );
 }
 
 /// Records of a load of two processes, and seconds: each record made is seen or told to be lost.
@@ -109,7 +112,8 @@ fn flood(mount: &Mount, line: &str, calls: u64) -> (Counted, f64) {
 }
 
 fn million(options: &Options, mount: &Mount) {
-    let columns = ["two processes, all the time", "records made", "a second", "seen a second", "lost", "told"];
+    let columns =
+        ["two processes, all the time", "records made", "a second", "seen a second", "lost", "told"];
     let mut table = Table::new("A million records a second, eBPF", &columns);
     // What the load does besides: the same in each run, so that the sum must be.
     let besides = |line: &str, calls: u64| {
