@@ -72,9 +72,18 @@ impl Comm {
     /// The first 16 bytes of `name`, up to a NUL.
     pub fn new(name: &[u8]) -> Comm {
         let mut comm = [0; 16];
-        let len = name.iter().position(|&b| b == 0).unwrap_or(name.len()).min(16);
-        comm[..len].copy_from_slice(&name[..len]);
-        Comm(comm)
+        match name.first_chunk() {
+            Some(whole) => comm = *whole,
+            None => comm[..name.len()].copy_from_slice(name),
+        }
+        // All at once, as it is done for each record. The lowest bit of `ends` is that of the first zero byte.
+        let word = u128::from_le_bytes(comm);
+        let ends = word.wrapping_sub(u128::MAX / 0xff) & !word & (u128::MAX / 0xff * 0x80);
+        let kept = match ends {
+            0 => word,
+            ends => word & ((1 << (ends.trailing_zeros() - 7)) - 1),
+        };
+        Comm(kept.to_le_bytes())
     }
 
     /// The name without its padding.

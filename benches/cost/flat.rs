@@ -10,17 +10,18 @@ use crate::load::Load;
 use crate::mount::Mount;
 use crate::table::{Table, median, ns, ratio, times};
 
-const MANY: usize = 1000;
+pub(crate) const MANY: usize = 1000;
 const LISTED: usize = 10_000;
 /// Turns of the load whose calls are timed.
 const TURNS: u64 = 20_000;
+const SET: &str = "set syscall,sysret backend=ptrace";
 
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
 /// `load idle`, when all of it is there and asleep.
-fn idle(line: &str) -> Load {
+pub(crate) fn idle(line: &str) -> Load {
     let mut load = Load::start(&[], &words(line));
     let mut ready = String::new();
     BufReader::new(load.child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
@@ -35,12 +36,12 @@ fn idle(line: &str) -> Load {
     load
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-fn timed<T>(f: impl FnOnce() -> T) -> f64 {
+pub(crate) fn timed<T>(f: impl FnOnce() -> T) -> f64 {
     let begun = Instant::now();
     f();
     begun.elapsed().as_nanos() as f64
@@ -53,15 +54,15 @@ fn resident(pid: u32) -> f64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Nanoseconds of a call of one busy process.
-fn busy(mount: &Mount) -> f64 {
-    let mut load = Load::waiting(&words(&format!("getppid {TURNS}")));
-    mount.ctl(load.pid(), "set syscall,sysret");
+/// Nanoseconds of a call of one busy process, set so.
+pub(crate) fn busy(mount: &Mount, turns: u64, line: &str) -> f64 {
+    let args = words(&format!("getppid {turns}"));
+    let mut load = Load::waiting(&args);
+    mount.ctl(load.pid(), line);
     let reader = mount.reader(load.pid());
     load.go();
     let (calls, elapsed) = load.result();
-    let counted = reader.join().unwrap();
-    assert!(counted.sysrets >= calls, "{counted:?}");
+    reader.join().unwrap().check(&args, calls);
     elapsed / calls as f64
 }
 
@@ -73,23 +74,23 @@ pub(crate) fn run(options: &Options) {
     };
 
     // What the killed have left is kept for a while.
-    let mount = Mount::with(&["-o", "mem=2048M"]);
+    let mount = Mount::new("ptrace", "2048M");
     let mut alone = Vec::new();
     let (mut one_tree, mut each) = (Vec::new(), Vec::new());
     let mut memory = Vec::new();
     for _ in 0..options.rounds {
-        alone.push(busy(&mount));
+        alone.push(busy(&mount, TURNS, SET));
         let load = idle(&format!("idle {MANY}"));
-        mount.ctl(load.pid(), "set syscall,sysret +descend +inherit");
-        one_tree.push(busy(&mount));
+        mount.ctl(load.pid(), "set syscall,sysret +descend +inherit backend=ptrace");
+        one_tree.push(busy(&mount, TURNS, SET));
         drop(load);
         let load = idle(&format!("idle {MANY}"));
         let before = resident(mount.daemon());
         for pid in children(load.pid()) {
-            mount.ctl(pid, "set syscall,sysret");
+            mount.ctl(pid, SET);
         }
         memory.push((resident(mount.daemon()) - before) / MANY as f64);
-        each.push(busy(&mount));
+        each.push(busy(&mount, TURNS, SET));
     }
     let single = ns(median(&alone));
     row(
@@ -116,7 +117,7 @@ pub(crate) fn run(options: &Options) {
         }
         let (mut set, mut clear) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds * 10 {
-            set.push(timed(|| mount.ctl(load.pid(), "set syscall,sysret")));
+            set.push(timed(|| mount.ctl(load.pid(), SET)));
             clear.push(timed(|| mount.ctl(load.pid(), "clear")));
         }
         row(&format!("set, a process {name}"), ns(median(&set)), String::new(), 0.0);
@@ -127,7 +128,7 @@ pub(crate) fn run(options: &Options) {
     let mut release = Vec::new();
     for _ in 0..options.rounds {
         let load = idle(&format!("idle 0 {MANY}"));
-        attach.push(timed(|| mount.ctl(load.pid(), "set syscall,sysret")));
+        attach.push(timed(|| mount.ctl(load.pid(), SET)));
         release.push(timed(|| mount.ctl(load.pid(), "clear")));
     }
     row("set, a process of 1,000 threads", ns(median(&attach)), String::new(), 0.0);

@@ -3,6 +3,8 @@
  *   load MODE N [THREADS [PROCESSES]]   N times the calls of MODE in each thread of each process
  *   load run COMMAND...                 the command, once
  *   load idle PROCESSES [THREADS]       nothing, in so many processes, until standard input ends
+ *   load paced N NANOSECONDS [PROCESSES]
+ *                                       getppid(2) so often in each, each so long after the one before, never asleep
  *   load ticks N MICROSECONDS           one getppid(2) after each pause
  *
  * It begins when one byte has come on standard input, and prints the calls made and the nanoseconds they took. */
@@ -20,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static long n, threads = 1;
+static long n, threads = 1, pace;
 static const char *mode;
 
 static long long now(void)
@@ -38,7 +40,7 @@ static int is(const char *name)
 /* Calls that one turn of a mode makes. */
 static long calls(void)
 {
-	return is("getppid") || is("big") || is("small") ? 1 : 2;
+	return is("getppid") || is("paced") || is("big") || is("small") ? 1 : 2;
 }
 
 static void *turns(void *unused)
@@ -49,8 +51,13 @@ static void *turns(void *unused)
 	for (int i = 0; i < 1024; i++)
 		small[i] = (struct iovec){ data + 8 * i, 8 };
 	size_t size = is("rw4k") ? 4096 : 1;
+	long long due = now();
 	for (long i = 0; i < n; i++) {
 		if (is("getppid")) {
+			syscall(SYS_getppid);
+		} else if (is("paced")) {
+			for (due += pace; now() < due;)
+				;
 			syscall(SYS_getppid);
 		} else if (is("open")) {
 			close(open("/etc/hostname", O_RDONLY));
@@ -138,6 +145,10 @@ int main(int argc, char **argv)
 			syscall(SYS_getppid);
 		}
 		return 0;
+	}
+	if (is("paced")) {
+		pace = threads;
+		threads = 1;
 	}
 	if (processes == 1) {
 		process();

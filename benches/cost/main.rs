@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing better to do")]
 
 mod cost;
+mod ebpf;
 mod flat;
+mod floor;
 mod load;
 mod looped;
 mod mount;
@@ -45,6 +47,10 @@ enum Part {
     Flat,
     /// Throughput and delay of the stream, and of kdump
     Stream,
+    /// Cost of a call by the eBPF backend, beside its own floor and other tools
+    Ebpf,
+    /// The same backend at a million records a second, with many processes, set and clear, delay
+    EbpfFlat,
 }
 
 fn main() {
@@ -58,5 +64,11 @@ fn main() {
     }
     if wants(Part::Stream) {
         stream::run(&options);
+    }
+    if wants(Part::Ebpf) {
+        ebpf::run_cost(&options);
+    }
+    if wants(Part::EbpfFlat) {
+        ebpf::run_flat(&options);
     }
 }

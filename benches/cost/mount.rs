@@ -17,12 +17,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new() -> Mount {
-        Mount::with(&[])
-    }
-
-    /// With these arguments of the daemon.
-    pub(crate) fn with(args: &[&str]) -> Mount {
+    /// With this backend alone, and so much memory for rings.
+    pub(crate) fn new(backend: &str, mem: &str) -> Mount {
         let program = Path::new(env!("CARGO_BIN_EXE_kdump")).with_file_name("ktracefs");
         let built = Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -32,8 +28,7 @@ impl Mount {
         let point = std::env::temp_dir().join(format!("ktrace-bench-{}", std::process::id()));
         fs::create_dir_all(&point).unwrap();
         let daemon = Command::new(program)
-            .args(["-f", "-o", "backend=ptrace"])
-            .args(args)
+            .args(["-f", "-o", &format!("backend={backend},mem={mem}")])
             .arg(&point)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
@@ -89,7 +84,23 @@ pub(crate) struct Counted {
     pub(crate) bytes: u64,
     pub(crate) syscalls: u64,
     pub(crate) sysrets: u64,
+    /// Others of the traced's.
     pub(crate) others: u64,
+    /// What the stream tells to be missing.
+    pub(crate) lost: u64,
+}
+
+impl Counted {
+    /// Records made, as far as the stream has seen or told of them.
+    pub(crate) fn made(&self) -> u64 {
+        self.syscalls + self.sysrets + self.others + self.lost
+    }
+
+    /// Fails where a record of so many calls is missing that the stream has not told of.
+    pub(crate) fn check(&self, words: &[String], calls: u64) {
+        let missing = (2 * calls).saturating_sub(self.syscalls + self.sysrets);
+        assert!(missing <= self.lost, "{words:?}: {calls} calls, {self:?}");
+    }
 }
 
 fn count(mut file: File) -> Counted {
@@ -103,10 +114,39 @@ fn count(mut file: File) -> Counted {
             match header.ktr_type {
                 record::KTR_SYSCALL => counted.syscalls += 1,
                 record::KTR_SYSRET => counted.sysrets += 1,
+                record::KTR_USER => match told(&buf[at + record::HEADER_LEN..][..header.len]) {
+                    Some(Told::Lost(records)) => counted.lost += records,
+                    Some(Told::End(lost)) => assert_eq!(lost, counted.lost, "losses and their sum"),
+                    Some(Told::Other) => {}
+                    None => counted.others += 1,
+                },
                 _ => counted.others += 1,
             }
             at += record::HEADER_LEN + header.len;
         }
     }
     counted
+}
+
+/// What the stream says of itself.
+enum Told {
+    /// So many records are missing here.
+    Lost(u64),
+    /// This is the last record; so many were told to be missing.
+    End(u64),
+    Other,
+}
+
+/// `None` for what the stream does not say itself.
+fn told(body: &[u8]) -> Option<Told> {
+    let (id, text) = body.split_at_checked(record::USER_ID_LEN)?;
+    let text = std::str::from_utf8(text).ok().filter(|_| id.starts_with(record::STREAM_ID))?;
+    let number = |text: &str| text.split(' ').next()?.parse().ok();
+    if let Some(rest) = text.strip_prefix("lost ") {
+        return number(rest).map(Told::Lost);
+    }
+    match text.rsplit_once(", ").filter(|_| text.starts_with("end: ")) {
+        Some((_, lost)) => number(lost).map(Told::End),
+        None => Some(Told::Other),
+    }
 }

@@ -49,7 +49,7 @@ fn pipe(size: usize) -> f64 {
 fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
     let (turns, record) = if mode == "big" { (250, 4152) } else { (3000, 72) };
     let mut load = Load::waiting(&words(&format!("{mode} {turns}")));
-    mount.ctl(load.pid(), "set genio size=512M policy=overwrite");
+    mount.ctl(load.pid(), "set genio size=512M policy=overwrite backend=ptrace");
     let trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
     let stat = mount.path(&format!("{}/stat", load.pid()));
     load.go();
@@ -65,9 +65,9 @@ fn since_epoch() -> f64 {
 }
 
 /// Delay from a record's own time to the reader that waits for it.
-fn delay_of_stream(mount: &Mount) -> f64 {
+pub(crate) fn delay_of_stream(mount: &Mount, line: &str) -> f64 {
     let mut load = Load::waiting(&words(&format!("ticks {TICKS} {}", PAUSE.as_micros())));
-    mount.ctl(load.pid(), "set syscall calls=getppid");
+    mount.ctl(load.pid(), line);
     let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
     load.go();
     let mut delays = Vec::new();
@@ -85,7 +85,7 @@ fn delay_of_stream(mount: &Mount) -> f64 {
 }
 
 /// The same through a pipe: what a writer writes carries its time.
-fn delay_of_pipe() -> f64 {
+pub(crate) fn delay_of_pipe() -> f64 {
     let (reader, writer) = std::io::pipe().unwrap();
     let writing = thread::spawn(move || {
         let mut writer = writer;
@@ -107,7 +107,7 @@ fn delay_of_pipe() -> f64 {
 /// Records of a real program, how many there are, and of how many calls.
 fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
     let mut load = Load::waiting(&words("rw1 40000"));
-    mount.ctl(load.pid(), "set default size=256M policy=drop +inherit");
+    mount.ctl(load.pid(), "set default size=256M policy=drop +inherit backend=ptrace");
     let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
     load.go();
     let path = load::program().with_extension("ktrace");
@@ -126,7 +126,7 @@ fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    let mount = Mount::with(&["-o", "mem=1024M"]);
+    let mount = Mount::new("ptrace", "1024M");
     let mut table = Table::new("The stream", &["", "ours", "a pipe", "ratio"]);
     for (name, mode, size) in
         [("cat, records of 4 KiB", "big", 4096), ("cat, records of 72 bytes", "small", 64)]
@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Options) {
     }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        ours.push(delay_of_stream(&mount));
+        ours.push(delay_of_stream(&mount, "set syscall calls=getppid backend=ptrace"));
         theirs.push(delay_of_pipe());
     }
     table.row(&[

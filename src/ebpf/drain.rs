@@ -1,6 +1,7 @@
 //! From the kernel's events to the hooks: reads the rings and knows whose trace each process's events belong to.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,27 @@ const HELD_MAX: usize = 1024;
 /// How often it looks for processes whose end the ring had no room to tell.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Keyed by numbers of processes, which nobody can choose so that they collide: found for each event, so quickly.
+type Pids<T> = HashMap<i32, T, BuildHasherDefault<ByPid>>;
+
+#[derive(Default)]
+struct ByPid(u64);
+
+impl Hasher for ByPid {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_i32(i32::from(byte)));
+    }
+
+    fn write_i32(&mut self, pid: i32) {
+        self.0 = (self.0 ^ pid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// A process whose events go into one ring.
 struct Watched {
     /// `None` where it was gone before the daemon heard of its birth.
@@ -70,7 +92,7 @@ struct Slot {
     ring: Ring,
     /// The ring is as large as it will be.
     grown: bool,
-    watched: HashMap<i32, Watched>,
+    watched: Pids<Watched>,
     /// Since when nobody writes to it.
     empty: Option<Instant>,
     room: Room,
@@ -331,7 +353,7 @@ impl Drain {
         let size = if grown { full_size(sink) } else { RING_MIN };
         let (ring, room) = new_ring(sink, &self.epoll, size)?;
         self.maps.open(at as u32, &ring, sink.policy())?;
-        let (sink, watched) = (Arc::clone(sink), HashMap::new());
+        let (sink, watched) = (Arc::clone(sink), Pids::default());
         self.slots[at] = Some(Slot { sink, ring, grown, watched, empty: None, room });
         Ok(at)
     }
@@ -440,7 +462,7 @@ struct One<'a> {
     procs: &'a Arc<ProcTable>,
     maps: &'a mut Maps,
     sink: &'a Arc<Sink>,
-    watched: &'a mut HashMap<i32, Watched>,
+    watched: &'a mut Pids<Watched>,
     out: &'a mut Out,
     slot: u32,
 }

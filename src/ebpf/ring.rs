@@ -70,20 +70,14 @@ impl Ring {
         self.at >= place
     }
 
-    /// Gives up to `most` events to `each`; tells how many there were.
+    /// Gives up to `most` of the events that are there now to `each`; tells how many there were.
+    ///
+    /// What comes meanwhile waits for the next time: to run after the writer event by event would cost it a wake-up for
+    /// each. The kernel wakes us for what it adds after it has seen that we have come to the end.
     pub(super) fn read(&mut self, most: usize, mut each: impl FnMut(&[u8])) -> usize {
         let (mut count, mut told) = (0, self.at);
-        let mut end = self.produced();
-        while count < most {
-            if self.at == end {
-                // The kernel wakes us only for what it adds after it has seen that we have come to the end.
-                self.tell();
-                told = self.at;
-                end = self.produced();
-                if self.at == end {
-                    return count;
-                }
-            }
+        let end = self.produced();
+        while count < most && self.at < end {
             let at = PAGE + (self.at & (self.size - 1)) as usize;
             let header = self.producer.half(at).load(Ordering::Acquire);
             if header & BUSY != 0 {

@@ -169,15 +169,21 @@ impl Reader {
         while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
             let mark = Mark::take(&mut out[at..]);
             let len = record::HEADER_LEN + header.len;
-            let told = Tally::told(&out[at..at + len]);
+            let told = match mark.is_note() || at < ring {
+                true => Tally::told(&out[at..at + len]),
+                false => Tally::default(),
+            };
             // Only the stream itself can say that; a process's own words prove nothing.
-            self.lost += if mark.is_note() || at < ring { told.records } else { 0 };
+            self.lost += told.records;
             if at >= ring {
                 given += if mark.is_note() { told } else { Tally::one(len) };
             }
+            let pid = header.stamp.pid;
+            // Mostly they are of the process of the one before.
+            let is_new = (pid != self.last.pid || self.given.records == 0) && self.met.insert(pid);
             self.last = header.stamp;
             self.given.records += 1;
-            if self.met.insert(header.stamp.pid) && header.ktr_type != record::KTR_EMUL {
+            if is_new && header.ktr_type != record::KTR_EMUL {
                 let mut emul = Vec::new();
                 record::encode(&mut emul, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
                 out.splice(at..at, emul.iter().copied());

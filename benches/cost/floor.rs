@@ -1,0 +1,115 @@
+//! The floor under any tracer that works by eBPF (bpf/floor.bpf.c): what was called and what came of it into one ring, which
+//! a thread empties; and programs that do nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::programs::BtfTracePoint;
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::{Btf, Ebpf, EbpfLoader};
+
+/// An ELF file is read in words.
+#[repr(align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("bpf/floor.bpf.o"));
+
+/// Each program and its tracepoint.
+const FLOOR: [(&str, &str); 3] =
+    [("floor_enter", "sys_enter"), ("floor_exit", "sys_exit"), ("floor_fork", "sched_process_fork")];
+const EMPTY: [(&str, &str); 2] = [("empty_enter", "sys_enter"), ("empty_exit", "sys_exit")];
+const BEAT: Duration = Duration::from_millis(1);
+
+/// The loaded programs, attached only while they are measured.
+pub(crate) struct Floor {
+    ebpf: Ebpf,
+    pids: HashMap<MapData, u32, u32>,
+    lost: Array<MapData, u64>,
+    /// `None` while a thread empties it.
+    ring: Option<RingBuf<MapData>>,
+}
+
+impl Floor {
+    pub(crate) fn load() -> Floor {
+        let btf = Btf::from_sys_fs().unwrap();
+        let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(&OBJECT.0).unwrap();
+        for (name, tracepoint) in FLOOR.iter().chain(&EMPTY) {
+            program(&mut ebpf, name).load(tracepoint, &btf).unwrap();
+        }
+        let mut map = |name| ebpf.take_map(name).unwrap();
+        let pids = HashMap::try_from(map("pids")).unwrap();
+        let lost = Array::try_from(map("lost")).unwrap();
+        let ring = RingBuf::try_from(map("ring")).unwrap();
+        Floor { ebpf, pids, lost, ring: Some(ring) }
+    }
+
+    /// What `f` gives, while a thread empties the ring into which goes what this process and its children do; and how many
+    /// records there were.
+    pub(crate) fn watching<T>(&mut self, pid: i32, f: impl FnOnce() -> T) -> (T, Records) {
+        self.lost.set(0, 0, 0).unwrap();
+        self.pids.insert(pid as u32, 1, 0).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let reader = empty(self.ring.take().unwrap(), Arc::clone(&over));
+        let links = self.attach(&FLOOR);
+        let result = f();
+        self.detach(links);
+        over.store(true, Ordering::SeqCst);
+        let (ring, seen) = reader.join().unwrap();
+        self.ring = Some(ring);
+        let pids: Vec<u32> = self.pids.keys().map_while(Result::ok).collect();
+        for pid in pids {
+            let _ = self.pids.remove(&pid);
+        }
+        (result, Records { seen, lost: self.lost.get(&0, 0).unwrap() })
+    }
+
+    /// What `f` gives, while programs that do nothing are on both tracepoints.
+    pub(crate) fn doing_nothing<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        let links = self.attach(&EMPTY);
+        let result = f();
+        self.detach(links);
+        result
+    }
+
+    fn attach(&mut self, programs: &[(&'static str, &str)]) -> Vec<(&'static str, BtfTracePointLinkId)> {
+        programs.iter().map(|(name, _)| (*name, program(&mut self.ebpf, name).attach().unwrap())).collect()
+    }
+
+    fn detach(&mut self, links: Vec<(&'static str, BtfTracePointLinkId)>) {
+        for (name, link) in links {
+            program(&mut self.ebpf, name).detach(link).unwrap();
+        }
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut BtfTracePoint {
+    ebpf.program_mut(name).unwrap().try_into().unwrap()
+}
+
+/// What became of the records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Records {
+    pub(crate) seen: u64,
+    /// The ring had no room for so many.
+    pub(crate) lost: u64,
+}
+
+/// Looks at every record, keeps none; gives the ring back, and how many there were.
+fn empty(mut ring: RingBuf<MapData>, over: Arc<AtomicBool>) -> JoinHandle<(RingBuf<MapData>, u64)> {
+    thread::spawn(move || {
+        let mut seen = 0;
+        loop {
+            let last = over.load(Ordering::SeqCst);
+            while ring.next().is_some() {
+                seen += 1;
+            }
+            if last {
+                return (ring, seen);
+            }
+            thread::sleep(BEAT);
+        }
+    })
+}
