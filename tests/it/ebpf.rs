@@ -64,9 +64,14 @@ fn the_two_backends_tell_the_same_of_the_same_program() {
     let mount = mount();
     // Not `exec`: of a thread that another one's exec ends in its call, ptrace has no return, and the kernel has. Not
     // `forks`: a child that ptrace is kept away from (CLONE_UNTRACED) is traced here.
-    for (program, args) in
-        [("calls", &[][..]), ("signals", &[]), ("threads", &[]), ("moves", &["paths"]), ("moves", &["data"])]
-    {
+    for (program, args) in [
+        ("calls", &[][..]),
+        ("signals", &[]),
+        ("threads", &[]),
+        ("moves", &["paths"]),
+        ("moves", &["data"]),
+        ("refused", &[]),
+    ] {
         let [by_ptrace, by_ebpf] = ["ptrace", "ebpf"].map(|backend| {
             let line = format!("set default,execarg +inherit policy=drop backend={backend}");
             story(&traced(&mount, program, args, &line))
