@@ -620,8 +620,8 @@ static __always_inline void put_bit(void *map, u32 n, bool on)
 		clear_bit(map, n);
 }
 
-/* A call begins. */
-static __always_inline void begun(struct proc *p, struct to *to, struct pt_regs *regs, s32 nr, struct named *n)
+/* A call begins; `n` has its arguments. */
+static __always_inline void begun(struct proc *p, struct to *to, s32 nr, struct named *n)
 {
 	struct call *call = call_of(to->abi, nr);
 	u32 nargs = call ? call->nargs : 6;
@@ -631,7 +631,7 @@ static __always_inline void begun(struct proc *p, struct to *to, struct pt_regs 
 		if (e) {
 			fill(&e->h, to, EV_SYSCALL, nr);
 			e->h.flag = nargs;
-			arguments(regs, to->abi, e->args);
+			__builtin_memcpy(e->args, n->args, sizeof(e->args));
 			bpf_ringbuf_submit(e, 0);
 		}
 	}
@@ -647,10 +647,31 @@ static __always_inline void begun(struct proc *p, struct to *to, struct pt_regs 
 	n->tid = to->tid;
 	n->nr = nr;
 	n->ktime = to->ktime;
-	arguments(regs, to->abi, n->args);
 	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
 		n->nr = inner(n->args, call->flags & CALL_IPC);
 	names(n);
+}
+
+struct late { u64 args[6]; };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct late); } lates SEC(".maps");
+
+/* The beginning of a call that has just ended, with the arguments of `lates`. By itself for the verifier, to whom all in one
+   is too much, so with nothing but numbers. */
+__noinline int begun_late(u32 abi, u32 nr, u64 ktime)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 zero = 0;
+	struct late *late = bpf_map_lookup_elem(&lates, &zero);
+	struct proc *p = proc_of(task->tgid);
+	struct named n = {};
+	struct to to;
+
+	if (!late || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
+		return 0;
+	__builtin_memcpy(n.args, late->args, sizeof(n.args));
+	begun(p, &to, nr, &n);
+	return 0;
 }
 
 SEC("tp_btf/sys_enter")
@@ -678,7 +699,8 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	if (!is_wanted(p, abi, nr) || !to_of(&to, p->slot, abi, tgid, tid, bpf_ktime_get_ns()))
 		return 0;
 	struct named n = {};
-	begun(p, &to, regs, nr, &n);
+	arguments(regs, abi, n.args);
+	begun(p, &to, nr, &n);
 	if (n.failed) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = n.next + 1, .ktime = to.ktime };
 		remember(tid, &th);
@@ -909,8 +931,12 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		return 0;
 	bool shown = is_shown(p);
 	if (refused) {
-		struct named n = {};
-		begun(p, &to, regs, nr, &n);
+		u32 zero = 0;
+		struct late *late = bpf_map_lookup_elem(&lates, &zero);
+		if (late) {
+			arguments(regs, abi, late->args);
+			begun_late(abi, nr, to.ktime);
+		}
 	}
 	if (deferred && shown) {
 		struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = began, .next = deferred - 1 };
