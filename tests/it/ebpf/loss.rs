@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use ktrace::record::Body;
+use nix::sys::signal::{Signal, kill};
 
 use super::{lost, mount, traced};
 use crate::support::mount::Mount;
@@ -73,16 +74,19 @@ fn under_policy_stop_the_first_loss_ends_the_trace_and_not_the_program() {
     need!("fuse", "ebpf");
     const CALLS: u64 = 400_000;
     let mount = mount();
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
     let mut tracee = Tracee::start("flood", &[&CALLS.to_string()]);
-    mount.set(tracee.pid(), "set syscall policy=stop size=64K calls=getppid");
-    // Nobody reads before the end.
+    mount.set(tracee.pid(), "set syscall policy=stop size=16M calls=getppid");
     let mut trace = mount.trace(tracee.pid());
+    // While the daemon stands still it is the kernel's ring that has no room.
+    kill(daemon, Signal::SIGSTOP).unwrap();
     tracee.go();
-    wait_for("the end of tracing", || mount.log().contains("errno 11, tracing stopped"));
+    assert!(tracee.running.wait().success());
+    kill(daemon, Signal::SIGCONT).unwrap();
     let recs = trace.rest();
     let seen = getppids(&recs);
-    assert!((100..CALLS).contains(&seen) && told(&recs) == 0, "{seen} of {}", recs.len());
-    assert!(tracee.running.wait().success());
+    assert!((100_000..CALLS).contains(&seen) && told(&recs) == 0, "{seen} of {}", recs.len());
+    wait_for("the word about it", || mount.log().contains("errno 11, tracing stopped"));
 }
 
 #[test]
