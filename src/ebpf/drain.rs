@@ -10,13 +10,13 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::event::{self, Event, Head};
 use super::kernel::{Maps, SLOTS};
-use super::load::Programs;
+use super::load::{self, Programs};
 use super::ring::Ring;
 use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{self, At, Recorder};
-use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
+use crate::proc::{self, Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::{Room, Sink};
 use crate::syscall::Abi;
@@ -175,6 +175,12 @@ impl Drain {
             proc.set_abi(Auxv::of(pid).abi);
         }
         let hidden = is_hidden(trace, pid);
+        let had_calls = |slot: &Slot| {
+            slot.watched.get(&pid).is_some_and(|watched| watched.trace.facs.intersects(load::CALLS))
+        };
+        if !self.slots.iter().flatten().any(had_calls) {
+            self.maps.forget_threads(&proc::threads(pid).unwrap_or_default());
+        }
         let watched = Watched {
             proc: Some(Arc::clone(proc)),
             trace: Arc::clone(trace),

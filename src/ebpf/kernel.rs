@@ -38,13 +38,15 @@ type CallValue = [u8; 16];
 pub(super) struct Maps {
     traced: Shared,
     marked: Shared,
+    known: Shared,
+    inside: Shared,
     sinks: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
     filters: Array<MapData, [u64; FILTER]>,
     rings: ArrayOfMaps<MapData, MapData>,
     /// The filters there are, from slot 1 on.
-    known: Vec<Calls>,
+    made: Vec<Calls>,
 }
 
 impl Maps {
@@ -66,12 +68,14 @@ impl Maps {
         Ok(Maps {
             traced: mapped(take("traced")?, BITS)?,
             marked: mapped(take("marked")?, BITS)?,
+            known: mapped(take("known")?, BITS)?,
+            inside: mapped(take("inside")?, BITS)?,
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
             filters: Array::try_from(take("filters")?).map_err(map)?,
             rings: ArrayOfMaps::try_from(take("rings")?).map_err(map)?,
-            known: Vec::new(),
+            made: Vec::new(),
         })
     }
 
@@ -92,6 +96,15 @@ impl Maps {
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Of these threads it is not known whether they are in a call: their calls are seen from now on.
+    pub(super) fn forget_threads(&self, tids: &[i32]) {
+        for tid in tids {
+            let (word, bit) = place(*tid);
+            self.known.word(word).fetch_and(!bit, Ordering::SeqCst);
+            self.inside.word(word).fetch_and(!bit, Ordering::SeqCst);
+        }
     }
 
     /// Nothing is traced of it any more.
@@ -167,21 +180,21 @@ impl Maps {
 
     /// Forgets the filters: nobody uses one.
     pub(super) fn forget_filters(&mut self) {
-        self.known.clear();
+        self.made.clear();
     }
 
     fn filter(&mut self, calls: &Calls) -> Result<u32> {
-        if let Some(at) = self.known.iter().position(|known| known == calls) {
+        if let Some(at) = self.made.iter().position(|made| made == calls) {
             return Ok(at as u32 + 1);
         }
-        let slot = self.known.len() as u32 + 1;
+        let slot = self.made.len() as u32 + 1;
         if slot >= SLOTS {
             return Err(Error::NoSpace { what: "too many different calls= at once".into() });
         }
         let mut words = [0; FILTER];
         words.iter_mut().zip(calls.words()).for_each(|(word, bits)| *word = bits);
         self.filters.set(slot, words, 0).map_err(full("filters"))?;
-        self.known.push(calls.clone());
+        self.made.push(calls.clone());
         Ok(slot)
     }
 }

@@ -32,7 +32,8 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
     ("signal_deliver", "signal_deliver", Facs::PSIG),
     ("sched_switch", "sched_switch", Facs::CSW),
 ];
-const CALLS: Facs = Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
+pub(super) const CALLS: Facs =
+    Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
 /// The loaded programs.
 pub(super) struct Programs {

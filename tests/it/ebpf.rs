@@ -41,8 +41,9 @@ fn after_start(story: Vec<String>) -> Vec<String> {
 }
 
 fn word(rec: &Rec) -> Option<String> {
-    // Whether a thread has to wait for another is chance.
-    let by_chance = |name: Option<&str>| name == Some("futex");
+    // Whether a thread has to wait for another is chance, and whether it has begun before we came.
+    let by_chance =
+        |name: Option<&str>| matches!(name, Some("futex" | "rseq" | "set_robust_list" | "rt_sigprocmask"));
     if rec.is_of_stream() || by_chance(rec.call()) || by_chance(rec.result().map(|(name, _)| name)) {
         return None;
     }

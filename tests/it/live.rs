@@ -643,3 +643,40 @@ fn the_strings_of_an_exec_are_whole_however_long_they_are() {
     assert!(args[2..].iter().zip(&strings).all(|(seen, given)| *seen == given.as_bytes()));
     assert_eq!(of(&envs), ["LONG=".len() + 9999, "SHORT=1".len()]);
 }
+
+#[test]
+fn a_call_that_a_filter_refuses_has_its_beginning_and_its_end() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("refused", &[]);
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), &format!("set default {WHOLE}\n"));
+    tracee.go();
+    let recs = trace.rest();
+    // The one that it was in when we came is none of those.
+    assert!(!IS_EBPF || !recs.iter().any(|rec| rec.call() == Some("read") && rec.tid() == tracee.pid()));
+    let mut tids: Vec<i32> = recs.iter().map(Rec::tid).collect();
+    tids.dedup();
+    let (eperm, enosys) = (-i64::from(libc::EPERM), -i64::from(libc::ENOSYS));
+    let uid = Some(0);
+    let want = [
+        ("getuid", uid),
+        ("access", Some(eperm)),
+        ("getppid", Some(enosys)),
+        ("getuid", uid),
+        ("access", Some(eperm)),
+    ];
+    for tid in [tracee.pid(), *tids.iter().find(|tid| **tid != tracee.pid()).unwrap()] {
+        let recs: Vec<Rec> = recs.iter().filter(|rec| rec.tid() == tid).cloned().collect();
+        let from = recs.iter().position(|rec| rec.call() == Some("getuid")).unwrap();
+        assert_eq!(calls(&recs[from..], tid)[..5], want, "{recs:#?}");
+        // Each has a beginning of its own, and its path between the two.
+        let refused: Vec<&[Rec]> =
+            recs.windows(3).filter(|three| three[0].call() == Some("access")).collect();
+        assert_eq!(refused.len(), 2, "{recs:#?}");
+        for (three, path) in refused.iter().zip(["/refused", "/refused/too"]) {
+            assert!(three[1].is_path(path) && three[2].result() == Some(("access", eperm)), "{three:#?}");
+        }
+    }
+    assert!(tracee.running.wait().success());
+}

@@ -141,6 +141,11 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_fl
 /* Threads that have an entry in `threads`. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } marked SEC(".maps");
+/* Threads with a filter of seccomp(2) of whom an event of a call has been seen, and those that are in one. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } known SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } inside SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 32768);
 	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16384);
@@ -661,6 +666,76 @@ static __always_inline void forget(u32 tid)
 	bpf_map_delete_elem(&threads, &tid);
 }
 
+/* True where a filter may refuse calls: those have no entry here, as the kernel asks the filter before it tells of one. */
+static __always_inline bool is_filtered(struct task_struct *task)
+{
+	return bpf_core_field_exists(task->seccomp) && task->seccomp.mode;
+}
+
+static __always_inline void put_bit(void *map, u32 n, bool on)
+{
+	if (has_bit(map, n) == on)
+		return;
+	if (on)
+		set_bit(map, n);
+	else
+		clear_bit(map, n);
+}
+
+/* A call begins; `n` has its arguments. */
+static __always_inline void begun(struct proc *p, struct to *to, s32 nr, struct named *n)
+{
+	struct call *call = call_of(to->abi, nr);
+	u32 nargs = call ? call->nargs : 6;
+
+	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
+		struct ev_syscall *e = RESERVE(to, ev_syscall, p->facs & FAC_SYSCALL ? REC(8 + 8 * nargs) : 0);
+		if (e) {
+			fill(&e->h, to, EV_SYSCALL, nr);
+			e->h.flag = nargs;
+			__builtin_memcpy(e->args, n->args, sizeof(e->args));
+			bpf_ringbuf_submit(e, 0);
+		}
+	}
+	if (!(p->facs & FAC_NAMEI) || !call)
+		return;
+	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
+		return;
+	if (!is_shown(p))
+		return;
+	n->slot = p->slot;
+	n->abi = to->abi;
+	n->tgid = to->tgid;
+	n->tid = to->tid;
+	n->nr = nr;
+	n->ktime = to->ktime;
+	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
+		n->nr = inner((struct arguments *)n->args, call->flags & CALL_IPC);
+	names(n);
+}
+
+struct late { u64 args[6]; };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct late); } lates SEC(".maps");
+
+/* The beginning of a call that has just ended, with the arguments of `lates`. By itself for the verifier, to whom all in one
+   is too much, so with nothing but numbers. */
+__noinline int begun_late(u32 abi, u32 nr, u64 ktime)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 zero = 0;
+	struct late *late = bpf_map_lookup_elem(&lates, &zero);
+	struct proc *p = proc_of(task->tgid);
+	struct named n = {};
+	struct to to;
+
+	if (!late || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
+		return 0;
+	__builtin_memcpy(n.args, late->args, sizeof(n.args));
+	begun(p, &to, nr, &n);
+	return 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 {
@@ -673,36 +748,22 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 
 	if (!p || !(p->facs & FAC_CALLS))
 		return 0;
+	if (is_filtered(task)) {
+		put_bit(&known, tid, true);
+		put_bit(&inside, tid, true);
+	}
 	called(task, id, &abi, &nr);
 	struct call *call = call_of(abi, nr);
 	if (call && call->flags & CALL_REMEMBER) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR };
 		remember(tid, &th);
 	}
-	u32 nargs = call ? call->nargs : 6;
-	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * nargs) : 0;
+	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
 	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
 		return 0;
-	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
-		struct ev_syscall *e = RESERVE(&to, ev_syscall, bytes);
-		if (e) {
-			fill(&e->h, &to, EV_SYSCALL, nr);
-			e->h.flag = nargs;
-			arguments(regs, abi, e->args);
-			bpf_ringbuf_submit(e, 0);
-		}
-	}
-	if (!(p->facs & FAC_NAMEI) || !call)
-		return 0;
-	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
-		return 0;
-	if (!is_shown(p))
-		return 0;
-	struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = to.ktime };
+	struct named n = {};
 	arguments(regs, abi, n.args);
-	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
-		n.nr = inner((struct arguments *)n.args, call->flags & CALL_IPC);
-	names(&n);
+	begun(p, &to, nr, &n);
 	if (n.failed) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = n.next + 1, .ktime = to.ktime };
 		remember(tid, &th);
@@ -924,8 +985,16 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		}
 	}
 	struct call *call = call_of(abi, nr);
+	bool refused = false;
 	/* A new thread or process comes back from a call that it has not made. */
-	if (call && call->flags & CALL_FORK && result == 0)
+	bool born = call && call->flags & CALL_FORK && result == 0;
+	if (is_filtered(task)) {
+		/* One of whom nothing is known yet may have begun its call before we came. */
+		refused = !born && has_bit(&known, tid) && !has_bit(&inside, tid);
+		put_bit(&known, tid, true);
+		put_bit(&inside, tid, false);
+	}
+	if (born)
 		return 0;
 	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
 	bool wanted = is_wanted(p, abi, nr);
@@ -937,6 +1006,14 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (!wanted)
 		return 0;
 	bool shown = is_shown(p);
+	if (refused) {
+		u32 zero = 0;
+		struct late *late = bpf_map_lookup_elem(&lates, &zero);
+		if (late) {
+			arguments(regs, abi, late->args);
+			begun_late(abi, nr, to.ktime);
+		}
+	}
 	if (deferred && shown) {
 		struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = began, .next = deferred - 1 };
 		arguments(regs, abi, n.args);
@@ -1087,6 +1164,10 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 				forget(former);
 			remember(tid, &copy);
 		}
+	}
+	if (former != tid && is_filtered((void *)bpf_get_current_task_btf())) {
+		put_bit(&known, tid, true);
+		put_bit(&inside, tid, true);
 	}
 	u32 secure = BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec);
 	bool ended = secure && !(p->flags & PROC_ROOTS);

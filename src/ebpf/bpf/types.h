@@ -18,7 +18,9 @@ struct files_struct { struct fdtable *fdt; };
 struct sock_common { unsigned short skc_family; };
 struct sock { struct sock_common __sk_common; u16 sk_type; };
 struct socket { struct sock *sk; };
+struct seccomp { int mode; };
 struct task_struct {
+	struct seccomp seccomp;
 	struct thread_info thread_info;
 	unsigned int __state;
 	int pid, tgid;
