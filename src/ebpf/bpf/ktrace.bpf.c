@@ -1242,7 +1242,9 @@ static __always_inline void switched(struct task_struct *task, u32 out, u32 user
 	if (!e)
 		return;
 	fill(&e->h, &to, EV_CSW, 0);
-	e->h.flag = BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) ? FLAG_IN_EXEC : 0;
+	e->h.flag = 0;
+	if (bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
+		e->h.flag = FLAG_IN_EXEC;
 	bpf_probe_read_kernel(e->h.comm, sizeof(e->h.comm), &task->comm);
 	e->out = out;
 	e->user = user;
