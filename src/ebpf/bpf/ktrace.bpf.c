@@ -1323,7 +1323,9 @@ static __always_inline void switched(struct task_struct *task, u32 out, u32 user
 	if (!e)
 		return;
 	fill(&e->h, &to, EV_CSW, 0);
-	e->h.flag = BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) ? FLAG_IN_EXEC : 0;
+	e->h.flag = 0;
+	if (bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
+		e->h.flag = FLAG_IN_EXEC;
 	name_of(task, e->h.comm);
 	e->out = out;
 	e->user = user;

@@ -13,6 +13,7 @@ use super::state;
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
+use crate::support::user::copy;
 use crate::support::{POLICIES, Running, WHOLE, need, only_on, wait_for};
 
 #[test]
@@ -255,8 +256,7 @@ fn hazard_21_without_the_capability_a_set_id_program_runs_untraced_with_its_priv
     let mount =
         Mount::under(Command::new("setpriv").args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]));
     let bare = ["--bounding-set=-all", "--inh-caps=-all"];
-    let id = mount.scratch().join("id");
-    fs::copy("/usr/bin/id", &id).unwrap();
+    let id = copy(mount.scratch(), "/usr/bin/id", "id", 0o755);
     std::os::unix::fs::chown(&id, Some(65534), None).unwrap();
     fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).unwrap();
     let mut shell = Command::new("setpriv");
