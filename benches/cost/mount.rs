@@ -106,11 +106,16 @@ impl Counted {
 fn count(mut file: File) -> Counted {
     let mut counted = Counted::default();
     let mut buf = vec![0; 1 << 20];
-    while let Ok(n @ 1..) = file.read(&mut buf) {
+    // The start of a record whose end comes with the next read: where a read is nearly full, one may be cut.
+    let mut kept = 0;
+    while let Ok(n @ 1..) = file.read(&mut buf[kept..]) {
         counted.bytes += n as u64;
+        let end = kept + n;
         let mut at = 0;
-        // A read gives whole records.
-        while let Ok(Some(header)) = record::decode_header(&buf[at..n]) {
+        while let Ok(Some(header)) = record::decode_header(&buf[at..end]) {
+            if at + record::HEADER_LEN + header.len > end {
+                break;
+            }
             match header.ktr_type {
                 record::KTR_SYSCALL => counted.syscalls += 1,
                 record::KTR_SYSRET => counted.sysrets += 1,
@@ -124,6 +129,8 @@ fn count(mut file: File) -> Counted {
             }
             at += record::HEADER_LEN + header.len;
         }
+        buf.copy_within(at..end, 0);
+        kept = end - at;
     }
     counted
 }

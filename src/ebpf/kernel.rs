@@ -1,9 +1,11 @@
 //! The maps that the daemon and the kernel's side share: who is traced, into which ring, and which calls do what.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 
 use super::load::chain;
 use super::ring::Ring;
@@ -45,6 +47,7 @@ pub(super) struct Maps {
     threads: HashMap<MapData, u32, ThreadValue>,
     filters: Array<MapData, [u64; FILTER]>,
     rings: ArrayOfMaps<MapData, MapData>,
+    rings_fd: OwnedFd,
     /// The filters there are, from slot 1 on.
     made: Vec<Calls>,
 }
@@ -65,6 +68,9 @@ impl Maps {
                 calls.set(key, call_value(call), 0).map_err(map)?;
             }
         }
+        let rings = take("rings")?;
+        let Map::ArrayOfMaps(data) = &rings else { return Err("rings is not an array of maps".into()) };
+        let rings_fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         Ok(Maps {
             traced: mapped(take("traced")?, BITS)?,
             marked: mapped(take("marked")?, BITS)?,
@@ -74,7 +80,8 @@ impl Maps {
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
             filters: Array::try_from(take("filters")?).map_err(map)?,
-            rings: ArrayOfMaps::try_from(take("rings")?).map_err(map)?,
+            rings: ArrayOfMaps::try_from(rings).map_err(map)?,
+            rings_fd,
             made: Vec::new(),
         })
     }
@@ -139,7 +146,35 @@ impl Maps {
         self.sinks.word(at + 8).store(0, Ordering::SeqCst);
         self.sinks.half(at + 16).store(0, Ordering::SeqCst);
         self.set_policy(slot, policy);
-        self.replace(slot, ring)
+        self.put(slot, ring)
+    }
+
+    /// Puts a ring where nobody uses what was there. bpf(2) returns only when no program can be using that, which takes
+    /// many milliseconds: another thread waits for it.
+    fn put(&mut self, slot: u32, ring: &Ring) -> Result<()> {
+        let failed = |error: String| Error::NoSpace { what: format!("rings in the kernel: {error}").into() };
+        let map = |fd: BorrowedFd<'_>| -> std::result::Result<MapData, String> {
+            let fd = fd.try_clone_to_owned().map_err(|error| error.to_string())?;
+            MapData::from_fd(fd).map_err(|error| chain(&error))
+        };
+        let id = |map: &MapData| map.info().map(|info| info.id()).map_err(|error| failed(chain(&error)));
+        let ours = id(ring.map())?;
+        let ring = map(ring.fd()).map_err(failed)?;
+        let rings = map(self.rings_fd.as_fd()).map_err(failed)?;
+        let mut rings: ArrayOfMaps<MapData, MapData> =
+            ArrayOfMaps::try_from(Map::ArrayOfMaps(rings)).map_err(|error| failed(chain(&error)))?;
+        let putting = thread::Builder::new()
+            .name("ring".into())
+            .spawn(move || rings.set(slot, &ring, 0).map_err(|error| chain(&error)))
+            .map_err(|error| failed(error.to_string()))?;
+        // It is there long before bpf(2) returns.
+        while !putting.is_finished() {
+            if self.rings.get(&slot, 0).is_ok_and(|there| id(&there).is_ok_and(|there| there == ours)) {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+        putting.join().unwrap_or_else(|_| Err("a panic".into())).map_err(failed)
     }
 
     /// Puts another ring into its place. When this returns no program uses the former (bpf(2) waits for them).
@@ -209,9 +244,8 @@ fn place(pid: i32) -> (usize, u64) {
     (pid / 64 * 8 % BITS, 1 << (pid % 64))
 }
 
-fn mapped(map: aya::maps::Map, len: usize) -> std::result::Result<Shared, String> {
-    use std::os::fd::AsFd;
-    let aya::maps::Map::Array(data) = map else { return Err("not an array".into()) };
+fn mapped(map: Map, len: usize) -> std::result::Result<Shared, String> {
+    let Map::Array(data) = map else { return Err("not an array".into()) };
     Shared::of(data.fd().as_fd(), 0, len, true).map_err(|error| format!("mapping a map: {error}"))
 }
 
