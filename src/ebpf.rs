@@ -2,12 +2,13 @@
 //! the kernel, and one thread of ours turns what it holds into records.
 //!
 //! The kernel's side is `ebpf/bpf/ktrace.bpf.c`; `load` brings it into the kernel, `kernel` has the maps it is told with,
-//! `ring` and `event` what it tells, `drain` what that means.
+//! `ring` and `event` what it tells, `observe` what that means, `drain` whose it is.
 
 mod drain;
 mod event;
 mod kernel;
 mod load;
+mod observe;
 mod ring;
 mod sys;
 
@@ -109,8 +110,8 @@ impl Backend for Ebpf {
         let missing = want.facs - self.facilities();
         let what = match () {
             () if !missing.is_empty() => format!("the ebpf backend cannot give {missing}"),
-            () if want.policy == Policy::Block => "the ebpf backend stops nobody: no policy=block".into(),
-            () if want.seccomp => "the ebpf backend stops nobody: +seccomp is for ptrace".into(),
+            () if want.policy == Policy::Block => "the ebpf backend stops nobody: policy=block is for backend=ptrace".into(),
+            () if want.seccomp => "the ebpf backend stops nobody: +seccomp is for backend=ptrace".into(),
             () => return Ok(()),
         };
         Err(Error::Unsupported { what: what.into() })

@@ -1,25 +1,24 @@
-//! From the kernel's events to the hooks: reads the rings and knows whose trace each process's events belong to.
+//! The rings and who writes into them: makes, reads, grows and drops them, and keeps the kernel's maps as control wants them.
+//! What an event means is in [`super::observe`].
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 
-use super::event::{self, Event, Head};
+use super::event::{self};
 use super::kernel::{Maps, SLOTS};
 use super::load::{self, Programs};
+use super::observe::{One, Out, Pids, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::ring::Ring;
-use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
-use crate::hooks::{self, At, Recorder};
-use crate::proc::{self, Auxv, Proc, ProcId, ProcTable, Stat, Trace};
-use crate::record::{self, Psig, Stamp, Time};
+use crate::hooks::{At, Recorder};
+use crate::proc::{self, Auxv, Proc, ProcTable, Stat, Trace};
+use crate::record::Stamp;
 use crate::sink::{Room, Sink};
-use crate::syscall::Abi;
 
 /// Least and most bytes of a ring in the kernel. Its memory is all there from the start, so where there are many they begin
 /// small and grow when they fill.
@@ -31,60 +30,8 @@ const GROW_AT: usize = 8;
 const TURN: usize = 16384;
 /// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
-/// Both clocks go on at the same pace until one is set: what differs less is how it was measured, and would make times of
-/// a thread go back.
-const STEP_MIN: i64 = 1_000_000;
-/// So many switches in the midst of execs are held, of one process.
-const HELD_MAX: usize = 1024;
 /// How often it looks for processes whose end the ring had no room to tell.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Keyed by numbers of processes, which nobody can choose so that they collide: found for each event, so quickly.
-type Pids<T> = HashMap<i32, T, BuildHasherDefault<ByPid>>;
-
-#[derive(Default)]
-struct ByPid(u64);
-
-impl Hasher for ByPid {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_i32(i32::from(byte)));
-    }
-
-    fn write_i32(&mut self, pid: i32) {
-        self.0 = (self.0 ^ pid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// A process whose events go into one ring.
-struct Watched {
-    /// `None` where it was gone before the daemon heard of its birth.
-    proc: Option<Arc<Proc>>,
-    trace: Arc<Trace>,
-    abi: Abi,
-    hidden: bool,
-    /// Switches in the midst of an exec: of one that ends tracing they are none of its records (R23).
-    held: Vec<(Stamp, bool, bool)>,
-}
-
-impl Watched {
-    /// Makes records of what was held of this thread, or of all.
-    fn flush(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
-        if self.held.is_empty() {
-            return;
-        }
-        for (stamp, out, user) in &self.held {
-            if tid.is_none_or(|tid| tid == stamp.tid) {
-                recorder.csw(At { trace: &self.trace, stamp, abi: self.abi }, *out, *user);
-            }
-        }
-        self.held.retain(|(stamp, ..)| tid.is_some_and(|tid| tid != stamp.tid));
-    }
-}
 
 /// A sink and its ring.
 struct Slot {
@@ -109,40 +56,6 @@ pub(super) struct Drain {
     out: Out,
     attached: Option<Facs>,
     looked: Instant,
-}
-
-/// What makes the records, and what it remembers from one event to the next.
-struct Out {
-    recorder: Recorder,
-    /// Realtime less monotonic, in nanoseconds.
-    offset: i64,
-    /// Strings of an exec that came in part, by thread.
-    parts: HashMap<i32, Vec<u8>>,
-    /// How threads left their cpu.
-    left: HashMap<i32, bool>,
-    events: u64,
-}
-
-impl Out {
-    fn time(&self, ktime: u64) -> Time {
-        let ns = ktime as i64 + self.offset;
-        Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) }
-    }
-}
-
-/// Realtime less monotonic, by the narrowest of a few looks.
-fn offset_now() -> i64 {
-    let looks = (0..4).map(|_| {
-        let before = nanoseconds(ClockId::CLOCK_MONOTONIC);
-        let real = nanoseconds(ClockId::CLOCK_REALTIME);
-        let after = nanoseconds(ClockId::CLOCK_MONOTONIC);
-        (after - before, real - (before + after) / 2)
-    });
-    looks.min_by_key(|(width, _)| *width).map_or(0, |(_, offset)| offset)
-}
-
-fn nanoseconds(clock: ClockId) -> i64 {
-    clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
 impl Drain {
@@ -461,210 +374,4 @@ fn new_ring(sink: &Sink, epoll: &Epoll, size: usize) -> Result<(Ring, Room)> {
     let failed = |errno| Error::sys("epoll_ctl", 0, errno);
     epoll.add(ring.fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
     Ok((ring, room))
-}
-
-/// What one event needs.
-struct One<'a> {
-    procs: &'a Arc<ProcTable>,
-    maps: &'a mut Maps,
-    sink: &'a Arc<Sink>,
-    watched: &'a mut Pids<Watched>,
-    out: &'a mut Out,
-    slot: u32,
-}
-
-impl One<'_> {
-    fn event(&mut self, head: &Head, event: Event<'_>) {
-        if let Event::Lost { records, bytes } = event {
-            return self.sink.lose_many(records, bytes);
-        }
-        let Some(watched) = self.watched.get_mut(&head.pid) else {
-            // Born of a process that was let go at that very moment.
-            if let Event::Fork { .. } = event {
-                self.maps.release(head.word as i32);
-            }
-            return;
-        };
-        let out = &mut *self.out;
-        let in_exec = matches!(event, Event::Csw { .. }) && head.flag & event::IN_EXEC != 0;
-        if matches!(event, Event::Exit) || watched.held.len() > HELD_MAX {
-            watched.flush(&mut out.recorder, None);
-        } else if !in_exec && !matches!(event, Event::Exec) {
-            watched.flush(&mut out.recorder, Some(head.tid));
-        }
-        let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
-        let trace = &*watched.trace;
-        let call = At { trace, stamp: &stamp, abi: head.abi };
-        let at = At { trace, stamp: &stamp, abi: watched.abi };
-        match event {
-            Event::Syscall { args } => {
-                door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                let count = usize::from(head.flag).min(args.len());
-                out.recorder.syscall(call, head.word as i32, &args[..count]);
-            }
-            Event::Sysret { result } => {
-                door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                out.recorder.sysret(call, head.word as i32, result);
-            }
-            Event::Namei(path) => out.recorder.namei(call, path),
-            Event::Genio { fd, data } => {
-                door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                out.recorder.genio(call, fd, head.flag != 0, data);
-            }
-            Event::Psig { action, mask, info } => {
-                out.recorder.psig(at, psig(head.word as i32, action, mask, info))
-            }
-            Event::Csw { out: leaves, user } => {
-                // A thread comes back as it left.
-                let user = match leaves {
-                    true => user,
-                    false => out.left.remove(&head.tid).unwrap_or(false),
-                };
-                if leaves {
-                    out.left.insert(head.tid, user);
-                }
-                match in_exec {
-                    true => watched.held.push((stamp, leaves, user)),
-                    false => out.recorder.csw(at, leaves, user),
-                }
-            }
-            Event::Fork { failed } => self.fork(head, &stamp, failed),
-            Event::Exec => self.exec(head, &stamp),
-            Event::ExecArg(part) => strings(&mut out.parts, head, part, |arg| out.recorder.exec_arg(at, arg)),
-            Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
-            Event::Exit => self.exit(head),
-            Event::Access => self.access(head, &stamp),
-            Event::Lost { .. } => {}
-        }
-    }
-
-    /// R22.
-    fn fork(&mut self, head: &Head, stamp: &Stamp, failed: bool) {
-        let child = head.word as i32;
-        let Some(parent) = self.watched.get(&head.pid) else { return };
-        let (abi, trace) = (parent.abi, &parent.trace);
-        if failed {
-            log::warn!("process {child} is not traced: too many are");
-            let note = format!("child {child} is not traced: no room in the kernel");
-            return self.out.recorder.note(At { trace, stamp, abi }, &note);
-        }
-        // Not what its parent has now, but what it had.
-        let trace = Arc::new(trace.inherited());
-        let proc = ProcId::of(child).ok().map(|id| self.procs.entry(id));
-        if let Some(proc) = &proc {
-            proc.set_abi(abi);
-            proc.set_trace(Some(Arc::clone(&trace)));
-            proc.bind();
-        }
-        let stamp = Stamp { pid: child, tid: child, ..*stamp };
-        let at = At { trace: &trace, stamp: &stamp, abi };
-        self.out.recorder.emul(at);
-        let hidden = parent.hidden;
-        if let Some(proc) = &proc {
-            proc.set_opaque(hidden);
-        }
-        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new() });
-    }
-
-    fn exec(&mut self, head: &Head, stamp: &Stamp) {
-        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
-        let trace = Arc::clone(&watched.trace);
-        if head.flag & event::ENDED != 0 {
-            if let Some(proc) = &watched.proc {
-                hooks::exec(proc, &trace, true);
-                proc.swap_trace(Some(&trace), None);
-            }
-            return self.end(head.pid).map_or((), drop);
-        }
-        watched.flush(&mut self.out.recorder, None);
-        watched.abi = head.abi;
-        if let Some(proc) = &watched.proc {
-            proc.set_abi(head.abi);
-        }
-        let at = At { trace: &trace, stamp, abi: head.abi };
-        self.out.recorder.emul(at);
-        note_hidden(&mut self.out.recorder, watched, at, is_hidden_then(head, &trace));
-    }
-
-    fn exit(&mut self, head: &Head) {
-        self.out.left.remove(&head.tid);
-        self.out.parts.remove(&head.tid);
-        if let Some(Watched { proc: Some(proc), .. }) = self.end(head.pid) {
-            self.procs.exit(&proc);
-        }
-    }
-
-    fn end(&mut self, pid: i32) -> Option<Watched> {
-        let (records, bytes) = self.maps.take_lost(self.slot);
-        if records > 0 {
-            self.sink.lose_many(records, bytes);
-        }
-        self.watched.remove(&pid)
-    }
-
-    /// Ids or dumpability may be others now.
-    fn access(&mut self, head: &Head, stamp: &Stamp) {
-        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
-        let trace = Arc::clone(&watched.trace);
-        let (before, hidden) = (watched.hidden, is_hidden_then(head, &trace));
-        let at = At { trace: &trace, stamp, abi: head.abi };
-        note_hidden(&mut self.out.recorder, watched, at, hidden);
-        if trace.sink().owner() == 0 && hidden != before && self.maps.knows(head.pid) {
-            let _ = self.maps.trace(head.pid, &trace, self.slot, hidden);
-        }
-    }
-}
-
-/// EMUL whenever the ABI of a call differs from that of the last one of its process.
-fn door(recorder: &mut Recorder, abi: &mut Abi, proc: Option<&Proc>, at: At<'_>) {
-    if *abi != at.abi {
-        *abi = at.abi;
-        if let Some(proc) = proc {
-            proc.set_abi(at.abi);
-        }
-        recorder.emul(at);
-    }
-}
-
-fn is_hidden(trace: &Trace, pid: i32) -> bool {
-    !trace.is_roots() && !cred::sees_memory(trace.sink().owner(), pid)
-}
-
-/// What the kernel's side saw at the time. The mere id 0 tells it nothing: see [`cred::sees_memory`].
-fn is_hidden_then(head: &Head, trace: &Trace) -> bool {
-    match trace.sink().owner() {
-        0 => is_hidden(trace, head.pid),
-        _ => head.flag & event::HIDDEN != 0,
-    }
-}
-
-/// Says whether the memory of a process may be shown to whom its trace belongs to, where that has changed.
-fn note_hidden(recorder: &mut Recorder, watched: &mut Watched, at: At<'_>, hidden: bool) {
-    if std::mem::replace(&mut watched.hidden, hidden) != hidden {
-        recorder.note(at, if hidden { record::HIDDEN } else { record::SHOWN });
-    }
-    if let Some(proc) = &watched.proc {
-        proc.set_opaque(hidden);
-    }
-}
-
-/// The strings of an exec: one longer than an event comes in parts.
-fn strings(parts: &mut HashMap<i32, Vec<u8>>, head: &Head, part: &[u8], mut each: impl FnMut(&[u8])) {
-    let more = head.flag & event::MORE != 0;
-    if more || (!parts.is_empty() && parts.contains_key(&head.tid)) {
-        parts.entry(head.tid).or_default().extend_from_slice(part);
-        if !more {
-            each(&parts.remove(&head.tid).unwrap_or_default());
-        }
-    } else {
-        each(part);
-    }
-}
-
-fn psig(signo: i32, action: u64, mask: u64, info: &[u8]) -> Psig {
-    let word = |at: usize| info.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_le_bytes(*b));
-    let mut payload = [0; 32];
-    payload.iter_mut().zip(info.iter().skip(16)).for_each(|(to, from)| *to = *from);
-    let mask = [mask as u32, (mask >> 32) as u32, 0, 0];
-    Psig { action, mask, ..Psig::of(signo, word(4), word(8), &payload) }
 }
