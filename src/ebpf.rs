@@ -110,7 +110,9 @@ impl Backend for Ebpf {
         let missing = want.facs - self.facilities();
         let what = match () {
             () if !missing.is_empty() => format!("the ebpf backend cannot give {missing}"),
-            () if want.policy == Policy::Block => "the ebpf backend stops nobody: policy=block is for backend=ptrace".into(),
+            () if want.policy == Policy::Block => {
+                "the ebpf backend stops nobody: policy=block is for backend=ptrace".into()
+            }
             () if want.seccomp => "the ebpf backend stops nobody: +seccomp is for backend=ptrace".into(),
             () => return Ok(()),
         };

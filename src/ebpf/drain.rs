@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::time::ClockId;
 
-use super::event::{self};
+use super::event;
 use super::kernel::{Maps, SLOTS};
 use super::load::{self, Programs};
 use super::observe::{One, Out, Pids, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};

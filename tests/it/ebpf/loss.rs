@@ -117,7 +117,7 @@ fn what_needs_a_stop_is_refused_with_the_reason() {
     let mount = Mount::new();
     let idle = Running::spawn(Command::new("sleep").arg("1000"));
     for (line, why) in [
-        ("set syscall policy=block", "the ebpf backend stops nobody: no policy=block"),
+        ("set syscall policy=block", "the ebpf backend stops nobody: policy=block is for backend=ptrace"),
         ("set syscall,execfd", "the ebpf backend cannot give execfd"),
     ] {
         let (errno, log) = mount.refused(idle.pid(), line);
