@@ -74,10 +74,10 @@ impl Drain {
         let pid = std::process::id() as i32;
         let mut buf = Vec::with_capacity(PIECE);
         let mut allowance = Allowance::new(Instant::now());
-        let size = self.sink.size();
         loop {
-            if let Some(due) = allowance.turn(Instant::now(), self.reader.unread(), size)
-                && self.reader.arm(Arc::clone(&bell), Allowance::enough(size))
+            let most = self.sink.attainable();
+            while let Some(due) = allowance.turn(Instant::now(), self.reader.unread(), most)
+                && self.reader.arm(Arc::clone(&bell), Allowance::enough(most))
             {
                 // That nothing came until then is as good.
                 let _ = rung.recv_deadline(due);
@@ -90,11 +90,12 @@ impl Drain {
                     allowance.answered(Instant::now(), buf.len());
                 }
                 Read::Empty => {
+                    let since = Instant::now();
                     if self.reader.arm(Arc::clone(&bell), 1) {
                         // The bell lives as long as we do.
                         let _ = rung.recv();
                     }
-                    allowance.waited(Instant::now());
+                    allowance.waited(since.elapsed());
                 }
                 Read::Eof => return Ok(()),
             }

@@ -243,6 +243,11 @@ impl Sink {
         self.state.lock().ring.size()
     }
 
+    /// Bytes that its ring could hold by the memory that is left now.
+    pub fn attainable(&self) -> usize {
+        self.state.lock().ring.attainable()
+    }
+
     /// How it ended, `None` while it lives.
     pub fn end(&self) -> Option<End> {
         self.state.lock().end
@@ -299,7 +304,7 @@ impl Sink {
             wakers.iter().for_each(|waker| waker(Held::Nothing));
             return Appended::Whole;
         }
-        match st.policy {
+        let appended = match st.policy {
             Policy::Stop | Policy::Block => {
                 st.full_at = st.moves;
                 Appended::Full
@@ -308,7 +313,12 @@ impl Sink {
                 st.lose(record.len());
                 Appended::Lost
             }
-        }
+        };
+        // Whoever waits for more to gather waits no longer.
+        let wakers = st.armed();
+        drop(st);
+        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        appended
     }
 
     /// Counts a record as lost that found no room.
@@ -503,7 +513,15 @@ impl State {
 
     /// Takes the armed wakers that wait for what there is now; all of them at the end.
     fn due(&mut self) -> Vec<Waker> {
-        let head = if self.end.is_some() { u64::MAX } else { self.ring.head() };
+        self.armed_up_to(if self.end.is_some() { u64::MAX } else { self.ring.head() })
+    }
+
+    /// Takes all armed wakers.
+    fn armed(&mut self) -> Vec<Waker> {
+        self.armed_up_to(u64::MAX)
+    }
+
+    fn armed_up_to(&mut self, head: u64) -> Vec<Waker> {
         let due = self.slots.values_mut().filter_map(|slot| slot.armed.take_if(|(at, _)| *at <= head));
         due.map(|(_, waker)| waker).collect()
     }

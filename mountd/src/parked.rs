@@ -57,8 +57,8 @@ struct State {
     /// The thread that read last, and its process.
     reader: (i32, i32),
     allowance: Allowance,
-    /// It was found empty, and nothing came yet.
-    empty: bool,
+    /// Since when it has been found empty, and nothing came yet.
+    empty: Option<Instant>,
 }
 
 impl Streams {
@@ -94,7 +94,7 @@ impl Streams {
             pidfd: None,
             reader: (0, 0),
             allowance: Allowance::new(Instant::now()),
-            empty: false,
+            empty: None,
         };
         self.open.lock().insert(fh, Arc::new(Open { fh, waker, state: Mutex::new(state) }));
         fh
@@ -124,10 +124,10 @@ impl Streams {
     /// Whether the reader is to wait until more has gathered, and for how long at most; the pump is called when it is enough.
     fn gathers(&self, open: &Open, st: &mut State) -> Option<Instant> {
         let unread = st.stream.unread();
-        let size = st.stream.sink()?.size();
-        let due = st.allowance.turn(Instant::now(), unread, size)?;
+        let most = st.stream.sink()?.attainable();
+        let due = st.allowance.turn(Instant::now(), unread, most)?;
         let waits = !self.closing.load(Ordering::SeqCst)
-            && st.stream.arm(Arc::clone(&open.waker), Allowance::enough(size));
+            && st.stream.arm(Arc::clone(&open.waker), Allowance::enough(most));
         waits.then_some(due)
     }
 
@@ -148,7 +148,7 @@ impl Streams {
                     if read.nonblock {
                         self.device.reply(read.unique, libc::EAGAIN);
                     }
-                    st.empty = true;
+                    st.empty.get_or_insert_with(Instant::now);
                     return read.nonblock;
                 }
                 Ok(Got::Data | Got::Eof) => {}
@@ -196,7 +196,10 @@ impl Streams {
                 _ if self.closing.load(Ordering::SeqCst) => break READABLE | HANGUP,
                 (_, true) => break READABLE | HANGUP,
                 (true, _) => break READABLE,
-                (false, false) if st.notify.is_none() || self.arm(&open, &mut st) => break 0,
+                (false, false) if st.notify.is_none() || self.arm(&open, &mut st) => {
+                    st.empty.get_or_insert_with(Instant::now);
+                    break 0;
+                }
                 (false, false) => {}
             }
         };
@@ -231,20 +234,20 @@ impl Streams {
     fn serve(&self, fh: u64) -> bool {
         let Some(open) = self.open.try_lock().and_then(|open| open.get(&fh).cloned()) else { return false };
         let Some(mut st) = open.state.try_lock() else { return false };
-        let simple = st.empty && st.reads.len() == 1 && st.notify.is_none();
+        let simple = st.empty.is_some() && st.reads.len() == 1 && st.notify.is_none();
         if !simple || !matches!(st.stream, Stream::Trace(_)) {
             return false;
         }
-        st.allowance.waited(Instant::now());
+        if let Some(since) = st.empty.take() {
+            st.allowance.waited(since.elapsed());
+        }
         if self.gathers(&open, &mut st).is_some() {
             return false;
         }
         let Some(read) = st.reads.pop_front() else { return false };
-        self.waiting.lock().remove(&read.unique);
-        st.empty = false;
-        if !self.answer(&open, &mut st, &read, &mut Vec::with_capacity(SMALL)) {
-            self.waiting.lock().insert(read.unique, Arc::clone(&open));
-            st.reads.push_front(read);
+        match self.answer(&open, &mut st, &read, &mut Vec::with_capacity(SMALL)) {
+            true => drop(self.waiting.lock().remove(&read.unique)),
+            false => st.reads.push_front(read),
         }
         true
     }
@@ -254,8 +257,8 @@ impl Streams {
     pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) -> Option<Instant> {
         let open = self.get(fh)?;
         let mut st = open.state.lock();
-        if std::mem::take(&mut st.empty) {
-            st.allowance.waited(Instant::now());
+        if let Some(since) = st.empty.take() {
+            st.allowance.waited(since.elapsed());
         }
         if let Some(due) = self.gathers(&open, &mut st) {
             return Some(due);

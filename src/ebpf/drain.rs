@@ -30,6 +30,8 @@ const GROW_AT: usize = 8;
 const TURN: usize = 16384;
 /// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
+/// An event is written in microseconds, by a program that nothing interrupts for long.
+const STUCK_MAX: Duration = Duration::from_secs(1);
 /// How often it looks for processes whose end the ring had no room to tell.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -183,7 +185,16 @@ impl Drain {
         if (offset - self.out.offset).abs() > STEP_MIN {
             self.out.offset = offset;
         }
-        (0..self.slots.len()).map(|at| if self.slots[at].is_some() { self.read(at) } else { 0 }).sum()
+        let mut count = 0;
+        for at in 0..self.slots.len() {
+            let Some(slot) = &self.slots[at] else { continue };
+            // Only here: whoever reads up to a place must not find another ring there.
+            if !slot.grown && slot.ring.unread() > RING_MIN / GROW_AT {
+                self.grow(at);
+            }
+            count += self.read(at);
+        }
+        count
     }
 
     /// When there is nothing to be read: lets go of what nobody needs.
@@ -330,8 +341,12 @@ impl Drain {
     fn settle_slot(&mut self, at: usize) {
         let Some(slot) = &self.slots[at] else { return };
         let place = slot.ring.produced();
+        let begun = Instant::now();
         while self.slots[at].as_ref().is_some_and(|slot| !slot.ring.has_read(place)) {
             if self.read(at) == 0 {
+                if begun.elapsed() > STUCK_MAX {
+                    return log::error!("eBPF: an event in the ring is not finished");
+                }
                 // A program is in the midst of it, on another cpu.
                 std::hint::spin_loop();
             }
@@ -339,10 +354,6 @@ impl Drain {
     }
 
     fn read(&mut self, at: usize) -> usize {
-        if self.slots[at].as_ref().is_some_and(|slot| !slot.grown && slot.ring.unread() > RING_MIN / GROW_AT)
-        {
-            self.grow(at);
-        }
         let Drain { procs, maps, slots, out, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let Slot { sink, ring, watched, .. } = slot;

@@ -93,6 +93,10 @@ impl Tracer {
                 }
                 std::hint::spin_loop();
             }
+            if !self.commands.is_empty() {
+                // The kick for it may have come while nobody slept.
+                return Ok(None);
+            }
         }
         stop::wait(true)
     }

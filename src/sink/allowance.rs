@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 /// Answers that may follow each other at once.
 const BURST: u32 = 16;
 /// Time of waiting for a first record in which a reader earns one more.
-const EARN: Duration = Duration::from_millis(1);
-/// Longest time that records are held back.
+const EARN: Duration = Duration::from_micros(100);
+/// Shortest and longest time that records are held back.
+const GAP_MIN: Duration = Duration::from_millis(1);
 const GAP_MAX: Duration = Duration::from_millis(16);
 
 /// What one reader may still be given at once.
@@ -18,6 +19,8 @@ const GAP_MAX: Duration = Duration::from_millis(16);
 #[derive(Debug)]
 pub struct Allowance {
     left: u32,
+    /// Time waited that has not become an answer yet.
+    waited: Duration,
     /// Bytes that were there when it was last let in, and not given yet.
     bytes: usize,
     /// How long the next answer is held back where nothing is left.
@@ -29,31 +32,36 @@ pub struct Allowance {
 impl Allowance {
     /// A full one.
     pub fn new(now: Instant) -> Allowance {
-        Allowance { left: BURST, bytes: 0, gap: EARN, answered: now }
+        Allowance { left: BURST, waited: Duration::ZERO, bytes: 0, gap: GAP_MIN, answered: now }
     }
 
-    /// So many bytes are worth an answer at any time: a ring of `size` bytes is far from full then.
-    pub fn enough(size: usize) -> usize {
-        size / 8
+    /// So many bytes are worth an answer at any time: a ring that can hold `most` bytes is far from full then.
+    pub fn enough(most: usize) -> usize {
+        most / 8
     }
 
-    /// The reader had found nothing, and waited until now.
-    pub fn waited(&mut self, now: Instant) {
+    /// The reader had found nothing, and waited so long.
+    pub fn waited(&mut self, waited: Duration) {
         self.bytes = 0;
-        let periods = now.saturating_duration_since(self.answered).as_nanos() / EARN.as_nanos();
-        self.left = BURST.min(self.left.saturating_add(u32::try_from(periods).unwrap_or(BURST)));
+        // More than a burst is forgotten.
+        self.waited = (self.waited + waited).min(EARN * BURST);
+        while self.waited >= EARN {
+            self.waited -= EARN;
+            self.left = BURST.min(self.left + 1);
+        }
     }
 
-    /// Whether the reader may have the bytes that are `there` for it in a ring of `size`; if not, when at the latest.
-    pub fn turn(&mut self, now: Instant, there: usize, size: usize) -> Option<Instant> {
+    /// Whether the reader may have the bytes that are `there` for it in a ring that can hold `most`; if not, when at the
+    /// latest.
+    pub fn turn(&mut self, now: Instant, there: usize, most: usize) -> Option<Instant> {
         if there == 0 || self.bytes > 0 {
             return None;
         }
         let due = self.answered + self.gap;
         if self.left > 0 {
             self.left -= 1;
-            self.gap = EARN;
-        } else if due <= now || there >= Allowance::enough(size) {
+            self.gap = GAP_MIN;
+        } else if due <= now || there >= Allowance::enough(most) {
             self.gap = (self.gap * 2).min(GAP_MAX);
         } else {
             return Some(due);
@@ -106,11 +114,16 @@ mod tests {
             assert_eq!(allowance.turn(now, 1, SIZE), None);
             allowance.answered(now, 1);
             now += EARN;
-            allowance.waited(now);
+            allowance.waited(EARN);
         }
         assert_eq!(at_once(&mut allowance, now), BURST as usize);
-        allowance.waited(now + EARN * 3);
+        allowance.waited(EARN / 2);
+        allowance.waited(EARN * 3);
         assert_eq!(at_once(&mut allowance, now), 3);
+        allowance.waited(EARN / 2);
+        assert_eq!(at_once(&mut allowance, now), 1, "halves add up");
+        allowance.waited(Duration::from_secs(1000));
+        assert_eq!(at_once(&mut allowance, now), BURST as usize);
     }
 
     #[test]

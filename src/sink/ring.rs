@@ -112,6 +112,12 @@ impl Ring {
         self.granted - (self.head - self.tail) as usize
     }
 
+    /// The most bytes it could hold by the memory that is left now.
+    pub(super) fn attainable(&self) -> usize {
+        let left = self.budget.limit().saturating_sub(self.budget.used());
+        self.granted + if self.growing { (self.mem.len() - self.granted).min(left) } else { 0 }
+    }
+
     /// The most bytes it can ever hold, as far as is known.
     pub(super) fn most(&self) -> usize {
         if self.growing { self.mem.len() } else { self.granted }

@@ -387,3 +387,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_waits_for_more_is_called_when_no_more_fits() {
+    let budget = Budget::new(64 << 10);
+    let sink = Sink::new(1 << 20, Policy::Stop, 0, &budget, None).unwrap();
+    assert_eq!(sink.attainable(), 64 << 10, "by the memory there is");
+    let mut reader = sink.reader();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let waker: Waker = Arc::new(move |held| {
+        assert_eq!(held, Held::Nothing);
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    assert!(reader.arm(waker, 1 << 19), "more than can come");
+    let stamp = Stamp { pid: 1, ..Stamp::default() };
+    let mut record = Vec::new();
+    record::encode(&mut record, &stamp, &Body::Namei(&[b'x'; 1000]));
+    while sink.append(&record, &stamp, Abi::Linux) == Appended::Whole {
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
