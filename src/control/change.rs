@@ -240,7 +240,9 @@ impl Ktrace {
         let applied = match applied {
             Ok(()) if !trace.root => self.may(caller, proc.id).or_else(|error| match error {
                 Error::Denied { .. } => {
-                    let _ = backend.apply(proc, old.clone().filter(|_| before.is_none()), by);
+                    // Nor may who has set what it was before see any more of it.
+                    let _ = backend.apply(proc, None, by);
+                    proc.set_trace(None);
                     Err(error)
                 }
                 _ => Ok(()),
@@ -253,7 +255,9 @@ impl Ktrace {
                 Ok(())
             }
             Err(error) => {
-                if let (Some(before), Some(old)) = (before, &old) {
+                if let (Some(before), Some(old), false) =
+                    (before, &old, matches!(error, Error::Denied { .. }))
+                {
                     let _ = before.apply(proc, Some(Arc::clone(old)), by);
                 }
                 proc.revert_trace(&trace, old);

@@ -24,6 +24,8 @@ use crate::sink::{Room, Sink};
 /// small and grow when they fill.
 const RING_MIN: usize = 128 << 10;
 const RING_MAX: usize = 16 << 20;
+/// Of one that fills at least so much: some milliseconds of a busy thread.
+const RING_FULL_MIN: usize = 512 << 10;
 /// Which part of a small ring must be found full for a large one.
 const GROW_AT: usize = 8;
 /// Events that are read from one ring before the others have their turn.
@@ -80,6 +82,10 @@ impl Drain {
     /// ENOSPC; what cannot be attached.
     pub(super) fn apply(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
         let pid = proc.id.pid;
+        if !proc.trace().is_some_and(|now| Arc::ptr_eq(&now, trace)) {
+            // An exec has ended it since control has set it (R23).
+            return Err(Error::Gone { pid });
+        }
         let to = self.slot_of(trace.sink())?;
         let before = self.find(pid);
         self.maps.set_policy(to as u32, trace.sink().policy());
@@ -115,11 +121,13 @@ impl Drain {
                         ..trace.inherited()
                     });
                 }
-                self.maps.trace(pid, trace, to as u32, hidden)?;
+                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, true) {
+                    return Err(self.ended(to, proc, error));
+                }
                 self.settle_slot(to);
                 // It may have died meanwhile.
                 let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
-                    return Err(Error::Gone { pid });
+                    return Err(self.ended(to, proc, Error::Gone { pid }));
                 };
                 let held = std::mem::take(&mut old.held);
                 let watched = Watched { abi: old.abi, hidden: old.hidden, held, ..watched };
@@ -132,9 +140,12 @@ impl Drain {
                     slot.empty = None;
                 }
                 self.applied(to, pid);
-                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden) {
+                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, before.is_some()) {
                     self.forget(to, pid);
-                    return Err(error);
+                    return Err(match before {
+                        Some(from) => self.ended(from, proc, error),
+                        None => error,
+                    });
                 }
                 if let Some(from) = before {
                     self.settle_slot(from);
@@ -148,6 +159,15 @@ impl Drain {
             return Err(Error::Gone { pid });
         }
         Ok(())
+    }
+
+    /// A change has found that the kernel's side has let the process go, or could not be told: so do we, for good.
+    fn ended(&mut self, at: usize, proc: &Proc, error: Error) -> Error {
+        self.maps.release(proc.id.pid);
+        self.settle_slot(at);
+        self.forget(at, proc.id.pid);
+        proc.set_trace(None);
+        error
     }
 
     /// Nothing is traced of it any more; what it did before is in its sink.
@@ -293,9 +313,6 @@ impl Drain {
         let Some(slot) = self.slots[at].as_mut() else { return };
         slot.grown = true;
         let size = full_size(&slot.sink);
-        if size == RING_MIN {
-            return;
-        }
         // Where there is no memory for it, the small one goes on.
         let Ok((ring, room)) = new_ring(&slot.sink, &self.epoll, size) else { return };
         if let Err(error) = self.maps.replace(at as u32, &ring) {
@@ -374,7 +391,7 @@ impl Drain {
 
 /// Bytes of the ring of a sink that fills.
 fn full_size(sink: &Sink) -> usize {
-    sink.size().next_power_of_two().clamp(RING_MIN, RING_MAX)
+    sink.size().next_power_of_two().clamp(RING_FULL_MIN, RING_MAX)
 }
 
 /// A ring for a sink, which counts against the memory limit.

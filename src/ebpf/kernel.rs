@@ -29,6 +29,9 @@ const HIDDEN: u32 = 8;
 /// Words of a filter.
 const FILTER: usize = 27;
 
+/// `BPF_EXIST` of the kernel's uapi/linux/bpf.h.
+const EXIST: u64 = 2;
+
 /// `struct proc` as its words.
 type ProcValue = [u32; 6];
 /// `struct thread`.
@@ -86,11 +89,19 @@ impl Maps {
         })
     }
 
-    /// Brings what is traced of a process to this; `hidden`: its memory may not be shown now, and its stream says so.
+    /// Brings what is traced of a process to this; `hidden`: its memory must not be read. `known`: it is traced already, and
+    /// must not be again where the kernel's side has let it go meanwhile (R23).
     ///
     /// # Errors
-    /// ENOSPC where there are too many processes or filters.
-    pub(super) fn trace(&mut self, pid: i32, trace: &Trace, slot: u32, hidden: bool) -> Result<()> {
+    /// ENOSPC where there are too many processes or filters; ESRCH where a known one was let go.
+    pub(super) fn trace(
+        &mut self,
+        pid: i32,
+        trace: &Trace,
+        slot: u32,
+        hidden: bool,
+        known: bool,
+    ) -> Result<()> {
         let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
         let owner = trace.sink().owner();
         // What a user may see the kernel's side finds out by itself.
@@ -98,8 +109,17 @@ impl Maps {
         let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
         self.procs
-            .insert(pid as u32, [trace.facs.bits(), flags, slot, filter, owner, 0], 0)
-            .map_err(full("processes"))?;
+            .insert(
+                pid as u32,
+                [trace.facs.bits(), flags, slot, filter, owner, 0],
+                if known { EXIST } else { 0 },
+            )
+            .map_err(|error| match error {
+                MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                    Error::Gone { pid }
+                }
+                error => full("processes")(error),
+            })?;
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())

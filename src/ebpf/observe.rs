@@ -211,7 +211,8 @@ impl One<'_> {
         if head.flag & event::ENDED != 0 {
             if let Some(proc) = &watched.proc {
                 hooks::exec(proc, &trace, true);
-                proc.swap_trace(Some(&trace), None);
+                // Whatever was set meanwhile: the kernel's side has let it go, and `apply` lets nobody in again.
+                proc.set_trace(None);
             }
             return self.end(head.pid).map_or((), drop);
         }
@@ -249,7 +250,7 @@ impl One<'_> {
         let at = At { trace: &trace, stamp, abi: head.abi };
         note_hidden(&mut self.out.recorder, watched, at, hidden);
         if trace.sink().owner() == 0 && hidden != before && self.maps.knows(head.pid) {
-            let _ = self.maps.trace(head.pid, &trace, self.slot, hidden);
+            let _ = self.maps.trace(head.pid, &trace, self.slot, hidden, true);
         }
     }
 }
