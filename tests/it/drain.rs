@@ -105,7 +105,12 @@ fn two_users_share_no_trace_file() {
         shell.args(["bash", "-p", "-c", script]).arg(mount.point()).arg(pid.to_string()).arg(file);
         stdout(&mut shell)
     };
-    let sleep = |caller: &str| Running::spawn(under(caller).args(["sleep", "1000"]).stdout(Stdio::null()));
+    let sleep = |caller: &str| {
+        let sleep = Running::spawn(under(caller).args(["sleep", "1000"]).stdout(Stdio::null()));
+        let comm = format!("/proc/{}/comm", sleep.pid());
+        wait_for("the user's own program", || fs::read_to_string(&comm).is_ok_and(|comm| comm == "sleep\n"));
+        sleep
+    };
     let (of_a, of_b, of_root) = (sleep(AS_A), sleep(AS_B), sleep(""));
     let sink = |process: &Running| {
         let stat = mount.read(format!("{}/stat", process.pid()));
