@@ -161,7 +161,7 @@ pub(crate) fn run(options: &Options) {
         all.push(records as f64 / printed(Command::new(KDUMP).arg("-f").arg(&path)));
     }
     let rate = |figures: &[f64]| format!("{:.2} M records/s", median(figures) / 1e6);
-    table.row(&["kdump to text, from a pipe".to_owned(), rate(&one), String::new(), String::new()]);
+    table.row(&["kdump to text, standard input".to_owned(), rate(&one), String::new(), String::new()]);
     table.row(&["kdump to text, a file".to_owned(), rate(&all), String::new(), String::new()]);
     if let Some(theirs) = formatting(options.rounds) {
         let ours = 1e9 / median(&one) * records as f64 / calls as f64;

@@ -195,7 +195,12 @@ impl Streams {
             match st.stream.ready() {
                 _ if self.closing.load(Ordering::SeqCst) => break READABLE | HANGUP,
                 (_, true) => break READABLE | HANGUP,
-                (true, _) => break READABLE,
+                (true, _) => {
+                    // A read that follows must not wait.
+                    let unread = st.stream.unread();
+                    st.allowance.admit(unread);
+                    break READABLE;
+                }
                 (false, false) if st.notify.is_none() || self.arm(&open, &mut st) => {
                     st.empty.get_or_insert_with(Instant::now);
                     break 0;

@@ -207,11 +207,19 @@ impl Observer {
     }
 
     /// A signal is about to be delivered.
-    pub(super) fn signal(&mut self, task: &mut Task, stopped: &Stopped, signo: i32, time: Time) -> Resume {
+    pub(super) fn signal(
+        &mut self,
+        task: &mut Task,
+        stopped: &Stopped,
+        signo: i32,
+        interrupted: bool,
+        time: Time,
+    ) -> Resume {
         let psig_on = task.trace.as_ref().is_some_and(|t| t.facs.contains(Facs::PSIG));
         let sees_exit = task.needs_calls(self.shared.privileged);
-        if !psig_on && sees_exit && task.held.is_none() && task.sleep.is_none() && task.changed.is_none() {
-            // It has ended no call, and nobody asks.
+        let ended_none = task.held.is_none() && task.sleep.is_none() && task.changed.is_none();
+        if !psig_on && sees_exit && !interrupted && ended_none {
+            // It has ended no call, whose exit would have been seen, and nobody asks.
             return Resume::With(signo);
         }
         // Without the facility the action matters only to a call that an ignored signal has ended.

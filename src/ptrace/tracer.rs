@@ -207,7 +207,7 @@ impl Tracer {
             Stop::Signal(signal) => {
                 let how = match arrived {
                     true => Resume::With(0),
-                    false => self.observer.signal(task, &stopped, signal, time),
+                    false => self.observer.signal(task, &stopped, signal, interrupted, time),
                 };
                 measure(task, &meter, time);
                 self.go_on(stopped, how);

@@ -70,6 +70,11 @@ impl Allowance {
         None
     }
 
+    /// It was told that so many bytes are there: it may have them.
+    pub fn admit(&mut self, there: usize) {
+        self.bytes = self.bytes.max(there);
+    }
+
     /// So many bytes were given.
     pub fn answered(&mut self, now: Instant, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
