@@ -20,8 +20,8 @@ use crate::parked::Streams;
 /// The token of the bell itself among those of watched processes.
 const BELL: u64 = 0;
 
-/// How the pump is called. Each stream rings at most once for each time it was armed, so what is pending is bounded by
-/// what is open.
+/// How the pump is called. Each stream rings at most once for each time it was armed and for each read that waits, so what
+/// is pending is bounded by what is open.
 #[derive(Debug)]
 pub(crate) struct Bell {
     pending: Sender<u64>,
