@@ -1,4 +1,4 @@
-//! What the kernel's side sends: the structures of `bpf/ktrace.bpf.c`, taken apart.
+//! What the kernel's side sends: the structures of `bpf/events.h`, taken apart.
 
 use crate::record::Comm;
 use crate::syscall::Abi;

@@ -1,0 +1,141 @@
+/* What the daemon tells the programs, by src/ebpf/kernel.rs, and what they remember themselves. */
+#pragma once
+#include "events.h"
+
+/* What is traced of a process. */
+struct proc {
+	u32 facs;
+	u32 flags;
+	u32 slot; /* of its sink */
+	u32 filter; /* 0 for none */
+	u32 owner; /* uid of whom its trace belongs to */
+	u32 parent; /* of one that the daemon has not heard of */
+};
+#define PROC_INHERIT 1
+#define PROC_ROOTS 2
+/* The daemon says that its memory is not to be shown. */
+#define PROC_HIDE 4
+/* So the daemon was told last: its memory is not shown. */
+#define PROC_HIDDEN 8
+/* The daemon has not heard of its birth. */
+#define PROC_UNTOLD 16
+
+struct sink {
+	u64 lost_records;
+	u64 lost_bytes;
+	u32 dead; /* errno */
+	u32 stop; /* policy stop: the first loss ends it */
+	u64 pad[5];
+};
+
+/* What the table of calls says: src/ebpf/kernel.rs makes it. */
+struct path { u8 kind; u8 arg; };
+struct call {
+	u8 nargs;
+	u8 flags;
+	u8 io, dir, fd, ptr, len; /* io 0: moves nothing; fd 255: has none */
+	u8 trunc; /* argument with MSG_TRUNC, 255: none */
+	struct path paths[4];
+};
+enum { CALL_REMEMBER = 1, CALL_FORK = 2, CALL_ACCESS = 4, CALL_SOCKETCALL = 8, CALL_IPC = 16 };
+enum { IO_NONE, IO_BUF, IO_WHOLE, IO_MSGBUF, IO_IOV, IO_MSG, IO_MMSG };
+enum { DIR_READ, DIR_WRITE, DIR_PIPE };
+enum { PATH_NONE, PATH_STRING, PATH_SOCKADDR, PATH_MSG, PATH_MMSG, PATH_BPF, PATH_FSCONFIG, PATH_QUOTACTL };
+
+/* What is remembered of a thread from the entry of a call to its end. */
+struct thread {
+	s32 nr;
+	u32 abi;
+	u32 flags;
+	u32 deferred; /* the first path that could not be read at entry, plus one */
+	u64 ktime; /* of the entry */
+};
+#define THREAD_SKIP 1
+#define THREAD_NR 2
+
+/* The signal that ends a process. */
+struct fatal { u32 signo; u32 told; u8 info[48]; };
+
+#define PIDS 4194304
+struct bits { u64 words[PIDS / 64]; };
+
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } traced SEC(".maps");
+/* Threads that have an entry in `threads`. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } marked SEC(".maps");
+/* Threads with a filter of seccomp(2) of whom an event of a call has been seen, and those that are in one. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } known SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } inside SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 32768);
+	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16384);
+	__type(key, u32); __type(value, struct thread); } threads SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192);
+	__type(key, u32); __type(value, struct fatal); } fatals SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct sink); } sinks SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024);
+	__type(key, u32); __type(value, u64[3 * FILTER_WORDS]); } filters SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3 * NUMBERS);
+	__type(key, u32); __type(value, struct call); } calls SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct scratch); } scratches SEC(".maps");
+struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024); __type(key, u32);
+	__array(values, struct ring); } rings SEC(".maps");
+
+static __always_inline bool has_bit(void *map, u32 n)
+{
+	u32 zero = 0;
+	struct bits *bits = bpf_map_lookup_elem(map, &zero);
+
+	return bits && bits->words[(n & (PIDS - 1)) / 64] >> (n % 64) & 1;
+}
+
+static __always_inline void set_bit(void *map, u32 n)
+{
+	u32 zero = 0;
+	struct bits *bits = bpf_map_lookup_elem(map, &zero);
+
+	if (bits)
+		__sync_fetch_and_or(&bits->words[(n & (PIDS - 1)) / 64], 1ULL << (n % 64));
+}
+
+static __always_inline void clear_bit(void *map, u32 n)
+{
+	u32 zero = 0;
+	struct bits *bits = bpf_map_lookup_elem(map, &zero);
+
+	if (bits)
+		__sync_fetch_and_and(&bits->words[(n & (PIDS - 1)) / 64], ~(1ULL << (n % 64)));
+}
+
+static __always_inline struct proc *proc_of(u32 tgid)
+{
+	return has_bit(&traced, tgid) ? bpf_map_lookup_elem(&procs, &tgid) : NULL;
+}
+
+static __always_inline void remember(u32 tid, struct thread *th)
+{
+	if (bpf_map_update_elem(&threads, &tid, th, BPF_ANY) == 0)
+		set_bit(&marked, tid);
+}
+
+static __always_inline void forget(u32 tid)
+{
+	clear_bit(&marked, tid);
+	bpf_map_delete_elem(&threads, &tid);
+}
+
+static __always_inline void put_bit(void *map, u32 n, bool on)
+{
+	if (has_bit(map, n) == on)
+		return;
+	if (on)
+		set_bit(map, n);
+	else
+		clear_bit(map, n);
+}

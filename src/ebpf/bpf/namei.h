@@ -1,0 +1,139 @@
+/* NAMI: the paths of a call. */
+#pragma once
+#include "emit.h"
+#include "call.h"
+
+/* One path; -1 where its memory could not be read. */
+static __always_inline int name(struct to *to, u64 addr)
+{
+	struct scratch *s = scratch();
+
+	if (!s || !addr)
+		return 0;
+	/* One more than PATH_MAX: what has no end within it is none. */
+	long n = bpf_probe_read_user_str(s->data, DATA_MAX + 1, (void *)addr);
+	if (n < 0)
+		return -1;
+	if (n < 1 || n > DATA_MAX)
+		return 0;
+	fill(&s->h, to, EV_NAMEI, n - 1);
+	output(to, s, n - 1, REC(n - 1));
+	return 0;
+}
+
+/* The path of a struct sockaddr_un (unix(7)). */
+static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
+{
+	struct scratch *s = scratch();
+	u16 family = 0;
+
+	len &= 0xffffffff;
+	if (!s || !addr || len < 3 || len > 110)
+		return 0;
+	if (bpf_probe_read_user(&family, 2, (void *)addr))
+		return -1;
+	if (family != 1)
+		return 0;
+	/* All of it must be there, and it may have no NUL. */
+	u32 rest = len - 2;
+	if (rest < 1 || rest > 108)
+		return 0;
+	if (bpf_probe_read_user(s->data + 256, rest, (void *)addr + 2))
+		return -1;
+	long n = bpf_probe_read_kernel_str(s->data, rest + 1, s->data + 256);
+	if (n < 2 || n > 109)
+		return 0;
+	fill(&s->h, to, EV_NAMEI, n - 1);
+	output(to, s, n - 1, REC(n - 1));
+	return 0;
+}
+
+static __always_inline int message_name(struct to *to, u64 addr)
+{
+	u64 at, len;
+	u32 size = to->abi == ABI_LINUX ? 8 : 4;
+
+	if (word(to->abi, addr, &at) || word(to->abi, addr + size, &len))
+		return -1;
+	return socket_name(to, at, len);
+}
+
+struct named {
+	u64 args[6];
+	u64 ktime;
+	u32 slot, abi, tgid, tid;
+	u32 nr;
+	u32 next; /* path to be looked at */
+	u32 message;
+	s32 failed;
+};
+
+/* One path of a call; 1 where that was the last. */
+static long one_name(u32 i, struct named *n)
+{
+	struct to to;
+	struct call *call = call_of(n->abi, n->nr);
+	u32 at = n->next;
+	int got = 0;
+
+	if (!call || at > 3 || !to_of(&to, n->slot, n->abi, n->tgid, n->tid, n->ktime))
+		return 1;
+	u8 kind = call->paths[at].kind, where = call->paths[at].arg;
+	u64 value = arg(n->args, where);
+	if (kind == PATH_NONE)
+		return 1;
+	if (kind == PATH_SOCKADDR) {
+		got = socket_name(&to, value, arg(n->args, where + 1));
+	} else if (kind == PATH_MSG) {
+		got = message_name(&to, value);
+	} else if (kind == PATH_MMSG) {
+		u64 count = arg(n->args, where + 1);
+		if (n->message >= count || n->message >= 1024)
+			return 1;
+		got = message_name(&to, value + (u64)n->message * 8 * (n->abi == ABI_LINUX ? 8 : 4));
+		n->message++;
+		/* One that cannot be read is not the end of the others. */
+		return 0;
+	} else {
+		if (kind == PATH_BPF) {
+			if ((u32)n->args[0] != 6 && (u32)n->args[0] != 7)
+				return 1;
+			if (bpf_probe_read_user(&value, 8, (void *)n->args[1]))
+				got = -1;
+		} else if (kind == PATH_FSCONFIG) {
+			if ((u32)n->args[1] != 3 && (u32)n->args[1] != 4)
+				return 1;
+			value = n->args[3];
+		} else if (kind == PATH_QUOTACTL) {
+			if ((u32)n->args[0] >> 8 != 0x800002)
+				return 1;
+			value = n->args[3];
+		}
+		if (got == 0)
+			got = name(&to, value);
+	}
+	if (got) {
+		n->failed = 1;
+		return 1;
+	}
+	n->next++;
+	return 0;
+}
+
+/* The paths of a call from `next` on; where one could not be read, `failed` is set and `next` says which. */
+__noinline int names(struct named *n)
+{
+	if (!n)
+		return 0;
+	/* bpf_loop() takes what is on its own stack only. */
+	struct named own = *n;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(2048, one_name, &own, 0);
+	} else {
+		for (int i = 0; i < 16; i++)
+			if (one_name(i, &own))
+				break;
+	}
+	*n = own;
+	return 0;
+}

@@ -1,0 +1,189 @@
+/* Births, execs and deaths. */
+#pragma once
+#include "access.h"
+#include "syscall.h"
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u32 tgid = parent->tgid, new = child->tgid;
+	struct proc *p;
+	struct to to;
+
+	if (tgid == new)
+		return 0;
+	p = proc_of(tgid);
+	if (!p || !(p->flags & PROC_INHERIT))
+		return 0;
+	if (!to_of(&to, p->slot, 0, tgid, parent->pid, bpf_ktime_get_ns()))
+		return 0;
+	struct proc copy = *p;
+	struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL ? REC(5) : 0);
+	copy.parent = tgid;
+	copy.flags &= ~PROC_UNTOLD;
+	if (!e)
+		copy.flags |= PROC_UNTOLD;
+	bool known = bpf_map_update_elem(&procs, &new, &copy, BPF_ANY) == 0;
+	if (known)
+		set_bit(&traced, new);
+	if (e) {
+		fill(&e->h, &to, EV_FORK, new);
+		e->result = known ? 0 : -1;
+		bpf_ringbuf_submit(e, 0);
+	}
+	return 0;
+}
+
+static __always_inline void end(u32 tgid)
+{
+	clear_bit(&traced, tgid);
+	bpf_map_delete_elem(&procs, &tgid);
+	bpf_map_delete_elem(&fatals, &tgid);
+}
+
+struct strings {
+	u64 addr, end;
+	u64 ktime;
+	u64 sofar;
+	u32 kind;
+	u32 slot, abi, tgid, tid;
+};
+
+static long one_string(u32 i, struct strings *st)
+{
+	struct scratch *s = scratch();
+	struct to to;
+
+	if (!s || st->addr >= st->end || !to_of(&to, st->slot, st->abi, st->tgid, st->tid, st->ktime))
+		return 1;
+	long n = bpf_probe_read_user_str(s->data, DATA_MAX, (void *)st->addr);
+	if (n < 1 || n > DATA_MAX)
+		return 1;
+	u64 len = n - 1;
+	bool more = false;
+	if (n == DATA_MAX) {
+		/* Cut, unless it ends just there. */
+		u8 last = 0;
+		bpf_probe_read_user(&last, 1, (void *)st->addr + DATA_MAX - 1);
+		more = last != 0;
+	}
+	fill(&s->h, &to, st->kind, len);
+	s->h.flag = more ? FLAG_MORE : 0;
+	st->sofar += len;
+	if (!output(&to, s, len, REC(st->sofar)))
+		return 1;
+	if (!more)
+		st->sofar = 0;
+	st->addr += more ? len : n;
+	return 0;
+}
+
+static __always_inline void each_string(struct strings *st)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(1 << 20, one_string, st, 0);
+	} else {
+		for (int i = 0; i < 256; i++)
+			if (one_string(i, st))
+				break;
+	}
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binprm *bprm)
+{
+	u32 tgid = task->tgid, tid = task->pid, former = old;
+	struct proc *p = proc_of(tgid);
+	struct to to;
+
+	if (!p)
+		return 0;
+	u32 abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
+	u64 now = bpf_ktime_get_ns();
+	bool opened = begin(&to, p, abi, tgid, tid, now, 0);
+	struct scratch *s = scratch();
+	if (has_bit(&marked, former)) {
+		struct thread *th = bpf_map_lookup_elem(&threads, &former);
+		if (th) {
+			struct thread copy = *th;
+			/* Its memory is another one by now. */
+			if (copy.deferred && opened && s && is_shown(p)) {
+				struct to then = to;
+				then.ktime = copy.ktime;
+				then.abi = copy.abi;
+				then.tid = former;
+				long n = bpf_probe_read_kernel_str(s->data, DATA_MAX, BPF_CORE_READ(bprm, filename));
+				if (n >= 1 && n <= DATA_MAX) {
+					fill(&s->h, &then, EV_NAMEI, n - 1);
+					output(&then, s, n - 1, REC(n - 1));
+				}
+			}
+			copy.deferred = 0;
+			if (former != tid)
+				forget(former);
+			remember(tid, &copy);
+		}
+	}
+	if (former != tid && is_filtered((void *)bpf_get_current_task_btf())) {
+		put_bit(&known, tid, true);
+		put_bit(&inside, tid, true);
+	}
+	u32 secure = BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec);
+	bool ended = secure && !(p->flags & PROC_ROOTS);
+	bool shown = is_shown(p);
+	if (opened) {
+		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
+		if (e) {
+			fill(&e->h, &to, EV_EXEC, secure);
+			e->h.flag = (ended ? FLAG_ENDED : 0) | (shown ? 0 : FLAG_HIDDEN);
+			e->result = 0;
+			bpf_ringbuf_submit(e, 0);
+			set_hidden(p, !shown);
+		}
+	}
+	if (ended) {
+		end(tgid);
+		return 0;
+	}
+	if (!opened || !shown)
+		return 0;
+	struct mm_struct *mm = task->mm;
+	struct strings st = { .ktime = now, .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid };
+	if (p->facs & FAC_EXEC_ARG) {
+		st.kind = EV_EXEC_ARG;
+		st.addr = BPF_CORE_READ(mm, arg_start);
+		st.end = BPF_CORE_READ(mm, arg_end);
+		each_string(&st);
+	}
+	if (p->facs & FAC_EXEC_ENV) {
+		st.kind = EV_EXEC_ENV;
+		st.addr = BPF_CORE_READ(mm, env_start);
+		st.end = BPF_CORE_READ(mm, env_end);
+		st.sofar = 0;
+		each_string(&st);
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	u32 tgid = task->tgid, tid = task->pid;
+	struct proc *p = proc_of(tgid);
+	struct to to;
+
+	if (has_bit(&marked, tid))
+		forget(tid);
+	if (!p || BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	if (to_of(&to, p->slot, 0, tgid, tid, bpf_ktime_get_ns())) {
+		/* No record, so none is lost: the daemon looks by itself now and then. */
+		struct head *e = may_append(&to) ? bpf_ringbuf_reserve(to.ring, sizeof(*e), 0) : NULL;
+		if (e) {
+			fill(e, &to, EV_EXIT, 0);
+			bpf_ringbuf_submit(e, 0);
+		}
+	}
+	end(tgid);
+	return 0;
+}
