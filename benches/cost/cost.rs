@@ -198,8 +198,9 @@ pub(crate) fn table<T>(
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    const RATIOS: [Ratio; 3] = [
+    const RATIOS: [Ratio; 4] = [
         ("ours/best loop", "ours", &["loop", "spinning"]),
+        ("default/best loop", "ours default", &["loop", "spinning"]),
         ("ours/strace", "ours", &["strace"]),
         ("default/strace", "ours default", &["strace"]),
     ];

@@ -45,8 +45,8 @@ fn cost(options: &Options, mount: &Mount) {
         ("ours/floor", "ours", &["floor"]),
         ("default/floor", "ours default", &["floor"]),
         ("ours/strace", "ours", &["strace"]),
-        ("ours/perf record", "ours", &["perf record"]),
         ("default/strace", "ours default", &["strace"]),
+        ("ours/perf record", "ours", &["perf record"]),
         ("untraced/empty", "untraced", &["empty"]),
     ];
     let mut tools = vec![
