@@ -1,15 +1,19 @@
-//! The eBPF backend: programs in the kernel see what traced processes do and nobody is stopped. Each sink has a ring in
-//! the kernel, and one thread of ours turns what it holds into records.
+//! The eBPF backend: programs in the kernel see what traced processes do and nobody is stopped. Each sink has rings in
+//! the kernel, one for each cpu, and one thread of ours turns what they hold into records.
 //!
 //! The kernel's side is `ebpf/bpf/ktrace.bpf.c`; `load` brings it into the kernel, `kernel` has the maps it is told with,
-//! `ring` and `event` what it tells, `observe` what that means, `drain` whose it is.
+//! `places` puts the rings there; `slot` has those of a sink, which `merge` reads as one; `ring` and `event` say what one holds,
+//! `observe` what that means, `drain` whose it is.
 
 mod drain;
 mod event;
 mod kernel;
 mod load;
+mod merge;
 mod observe;
+mod places;
 mod ring;
+mod slot;
 mod sys;
 
 use std::sync::Arc;

@@ -3,26 +3,32 @@
 #include "emit.h"
 #include "call.h"
 
+/* Appends the path of `n` bytes in the scratch buffer; its record has the time of when its call began. */
+static __always_inline void output_name(struct to *to, struct scratch *s, u32 n, u64 began)
+{
+	*(u64 *)s->data = began;
+	output(to, s, EV_NAMEI, n, 0, BODY_HEAD + (u64)n, REC(n));
+}
+
 /* One path; -1 where its memory could not be read. */
-static __always_inline int name(struct to *to, u64 addr)
+static __always_inline int name(struct to *to, u64 addr, u64 began)
 {
 	struct scratch *s = scratch();
 
 	if (!s || !addr)
 		return 0;
 	/* One more than PATH_MAX: what has no end within it is none. */
-	long n = bpf_probe_read_user_str(s->data, DATA_MAX + 1, (void *)addr);
+	long n = bpf_probe_read_user_str(s->data + BODY_HEAD, DATA_MAX + 1, (void *)addr);
 	if (n < 0)
 		return -1;
 	if (n < 1 || n > DATA_MAX)
 		return 0;
-	fill(&s->h, to, EV_NAMEI, n - 1);
-	output(to, s, n - 1, REC(n - 1));
+	output_name(to, s, n - 1, began);
 	return 0;
 }
 
 /* The path of a struct sockaddr_un (unix(7)). */
-static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
+static __always_inline int socket_name(struct to *to, u64 addr, u64 len, u64 began)
 {
 	struct scratch *s = scratch();
 	u16 family = 0;
@@ -39,29 +45,28 @@ static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
 	BOUND(rest, 127);
 	if (bpf_probe_read_user(s->data + 256, rest, (void *)addr + 2))
 		return -1;
-	long n = bpf_probe_read_kernel_str(s->data, rest + 1, s->data + 256);
+	long n = bpf_probe_read_kernel_str(s->data + BODY_HEAD, rest + 1, s->data + 256);
 	if (n < 2 || n > 109)
 		return 0;
-	fill(&s->h, to, EV_NAMEI, n - 1);
-	output(to, s, n - 1, REC(n - 1));
+	output_name(to, s, n - 1, began);
 	return 0;
 }
 
-static __always_inline int message_name(struct to *to, u64 addr)
+static __always_inline int message_name(struct to *to, u64 addr, u64 began)
 {
 	u64 at, len;
-	u32 size = to->abi == ABI_LINUX ? 8 : 4;
+	u32 abi = to->run->abi, size = abi == ABI_LINUX ? 8 : 4;
 
-	if (word(to->abi, addr, &at) || word(to->abi, addr + size, &len))
+	if (word(abi, addr, &at) || word(abi, addr + size, &len))
 		return -1;
-	return socket_name(to, at, len);
+	return socket_name(to, at, len, began);
 }
 
 /* The paths of a call, on their way. In a map and not on the stack, which is small. */
 struct named {
 	u64 args[6];
-	u64 ktime;
-	u32 slot, abi, tgid, tid;
+	u64 began;
+	struct run run;
 	u32 nr;
 	u32 next; /* path to be looked at */
 	u32 message;
@@ -80,23 +85,24 @@ static long one_name(u32 i, void *unused)
 
 	if (!n)
 		return 1;
-	struct call *call = call_of(n->abi, n->nr);
+	u32 abi = n->run.abi;
+	struct call *call = call_of(abi, n->nr);
 	u32 at = n->next;
-	if (!call || at > 3 || !to_of(&to, n->slot, n->abi, n->tgid, n->tid, n->ktime))
+	if (!call || at > 3 || !to_again(&to, &n->run))
 		return 1;
 	u8 kind = call->paths[at].kind, where = call->paths[at].arg;
 	u64 value = arg(n->args, where);
 	if (kind == PATH_NONE)
 		return 1;
 	if (kind == PATH_SOCKADDR) {
-		got = socket_name(&to, value, arg(n->args, where + 1));
+		got = socket_name(&to, value, arg(n->args, where + 1), n->began);
 	} else if (kind == PATH_MSG) {
-		got = message_name(&to, value);
+		got = message_name(&to, value, n->began);
 	} else if (kind == PATH_MMSG) {
 		u64 count = arg(n->args, where + 1);
 		if (n->message >= count || n->message >= 1024)
 			return 1;
-		got = message_name(&to, value + (u64)n->message * 8 * (n->abi == ABI_LINUX ? 8 : 4));
+		got = message_name(&to, value + (u64)n->message * 8 * (abi == ABI_LINUX ? 8 : 4), n->began);
 		n->message++;
 		/* One that cannot be read is not the end of the others. */
 		return 0;
@@ -116,7 +122,7 @@ static long one_name(u32 i, void *unused)
 			value = n->args[3];
 		}
 		if (got == 0)
-			got = name(&to, value);
+			got = name(&to, value, n->began);
 	}
 	if (got) {
 		n->failed = 1;
@@ -144,8 +150,8 @@ __noinline u32 names(void)
 	return n->failed ? n->next + 1 : 0;
 }
 
-/* The same for a call with these arguments, from path `next` on. */
-static __always_inline u32 named(const struct to *to, u32 slot, u32 nr, struct call *call, const u64 *args, u32 next)
+/* The same for a call with these arguments that began then, from path `next` on. */
+static __always_inline u32 named(struct run *run, u32 nr, struct call *call, const u64 *args, u32 next, u64 began)
 {
 	u32 zero = 0;
 	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
@@ -153,16 +159,15 @@ static __always_inline u32 named(const struct to *to, u32 slot, u32 nr, struct c
 	if (!n)
 		return 0;
 	__builtin_memcpy(n->args, args, sizeof(n->args));
-	n->ktime = to->ktime;
-	n->slot = slot;
-	n->abi = to->abi;
-	n->tgid = to->tgid;
-	n->tid = to->tid;
+	n->began = began;
+	n->run = *run;
 	n->nr = nr;
 	n->next = next;
 	n->message = 0;
 	n->failed = 0;
 	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
 		n->nr = inner((struct arguments *)n->args, call->flags & CALL_IPC);
-	return names();
+	next = names();
+	*run = n->run;
+	return next;
 }

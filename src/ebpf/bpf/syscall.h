@@ -7,7 +7,8 @@
 /* A call begins; gives which of its paths could not be read, counted from 1, or 0. */
 static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u64 *args)
 {
-	struct call *call = call_of(to->abi, nr);
+	struct run *run = to->run;
+	struct call *call = call_of(run->abi, nr);
 	u32 nargs = call ? call->nargs : 6;
 
 	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
@@ -23,12 +24,12 @@ static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u6
 		return 0;
 	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
 		return 0;
-	return is_shown(p) ? named(to, p->slot, nr, call, args, 0) : 0;
+	return is_shown(p) ? named(run, nr, call, args, 0, run->ktime) : 0;
 }
 
 /* The beginning of a call that has just ended, with the arguments in `moveds`. By itself for the verifier, to whom all in one
-   is too much, so with nothing but numbers. */
-__noinline int begun_late(u32 abi, u32 nr, u64 ktime)
+   is too much. */
+__noinline int begun_late(u32 nr)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 zero = 0;
@@ -36,7 +37,7 @@ __noinline int begun_late(u32 abi, u32 nr, u64 ktime)
 	struct proc *p = proc_of(task->tgid);
 	struct to to;
 
-	if (!d || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
+	if (!d || !p || !to_again(&to, &d->run))
 		return 0;
 	begun(p, &to, nr, d->of.args);
 	return 0;
@@ -48,6 +49,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
+	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
 	u32 abi;
 	s32 nr;
@@ -65,13 +67,15 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 		remember(tid, &th);
 	}
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
-	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+	run.slot = p->slot;
+	run.abi = abi;
+	if (!is_wanted(p, abi, nr) || !begin(&to, p, &run, bytes))
 		return 0;
 	u64 args[6];
 	arguments(regs, abi, args);
 	u32 deferred = begun(p, &to, nr, args);
 	if (deferred) {
-		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = to.ktime };
+		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = run.ktime };
 		remember(tid, &th);
 	}
 	return 0;
@@ -84,6 +88,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
 	u32 abi, deferred = 0;
+	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
 	u64 began = 0;
 	s32 nr;
@@ -121,7 +126,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
 	bool wanted = is_wanted(p, abi, nr);
 	u64 bytes = wanted && p->facs & FAC_SYSRET ? REC(24) : 0;
-	if (!(wanted || access) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+	run.slot = p->slot;
+	run.abi = abi;
+	if (!(wanted || access) || !begin(&to, p, &run, bytes))
 		return 0;
 	if (access)
 		tell_access(&to, p);
@@ -135,25 +142,20 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	struct moved *d = refused || deferred || moves ? bpf_map_lookup_elem(&moveds, &zero) : NULL;
 	if (d) {
 		arguments(regs, abi, d->of.args);
-		if (refused)
-			begun_late(abi, nr, to.ktime);
-		if (deferred) {
-			u64 now = to.ktime;
-			to.ktime = began;
-			/* Where it still cannot be read, the others may. */
-			if (named(&to, p->slot, nr, call, d->of.args, deferred - 1))
-				named(&to, p->slot, nr, call, d->of.args, deferred);
-			to.ktime = now;
+		if (refused) {
+			d->run = run;
+			begun_late(nr);
+			run = d->run;
 		}
+		/* Where it still cannot be read, the others may. */
+		if (deferred && named(&run, nr, call, d->of.args, deferred - 1, began))
+			named(&run, nr, call, d->of.args, deferred, began);
 		if (moves) {
 			d->result = result;
-			d->ktime = to.ktime;
-			d->slot = p->slot;
-			d->abi = abi;
-			d->tgid = tgid;
-			d->tid = tid;
+			d->run = run;
 			d->nr = nr;
 			data(d);
+			run = d->run;
 		}
 	}
 	if (p->facs & (FAC_SYSRET | FAC_EMUL)) {
