@@ -61,7 +61,7 @@ impl Ebpf {
     /// # Errors
     /// Why it cannot be had here, in words.
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
-        let mut programs = load::Programs::load()?;
+        let mut programs = load::Programs::load(load::Calls::of_this_kernel())?;
         let maps = kernel::Maps::of(programs.ebpf())?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;

@@ -45,6 +45,10 @@ static __always_inline void end(u32 tgid)
 }
 
 /* The strings of an exec, on their way: not on the stack, as with `moves`. */
+/* Not `scratches`: where an exec can be preempted (src/ebpf/load.rs), another process's call may use that meanwhile. */
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct scratch); } execs SEC(".maps");
+
 struct strings {
 	u64 addr, end;
 	u64 sofar;
@@ -58,7 +62,7 @@ static long one_string(u32 i, void *unused)
 {
 	u32 zero = 0;
 	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
-	struct scratch *s = scratch();
+	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	struct to to;
 
 	if (!s || !st || st->addr >= st->end || !to_again(&to, &st->run))
@@ -75,6 +79,7 @@ static long one_string(u32 i, void *unused)
 		more = last != 0;
 	}
 	st->sofar += len;
+	stamp(&st->run);
 	if (!output(&to, s, st->kind, len, more ? FLAG_MORE : 0, len, REC(st->sofar)))
 		return 1;
 	if (!more)
@@ -110,7 +115,8 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	struct run run = { .slot = p->slot, .tgid = tgid, .tid = tid };
 	run.abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
 	bool opened = begin(&to, p, &run, 0);
-	struct scratch *s = scratch();
+	u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	if (has_bit(&marked, former)) {
 		struct thread *th = bpf_map_lookup_elem(&threads, &former);
 		if (th) {
@@ -140,6 +146,8 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	bool ended = secure && !(p->flags & PROC_ROOTS);
 	bool shown = is_shown(p);
 	if (opened) {
+		/* Where it can be preempted, switches have come between. */
+		stamp(&run);
 		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
 		if (e) {
 			fill(&e->h, &to, EV_EXEC, secure);
@@ -156,7 +164,6 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	if (!opened || !shown)
 		return 0;
 	struct mm_struct *mm = task->mm;
-	u32 zero = 0;
 	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
 	if (!st)
 		return 0;

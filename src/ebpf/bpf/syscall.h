@@ -43,8 +43,7 @@ __noinline int begun_late(u32 nr)
 	return 0;
 }
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+static __always_inline int entered(struct pt_regs *regs, long id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
@@ -81,8 +80,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+static __always_inline int left(struct pt_regs *regs, long result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
@@ -167,4 +165,39 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		}
 	}
 	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+{
+	return entered(regs, id);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+{
+	return left(regs, result);
+}
+
+/*
+ * The same behind perf events: src/ebpf/load.rs says where. There nothing takes the cpu away from a program. What the tracepoints of
+ * raw_syscalls give is in their files `format` in tracefs.
+ */
+struct perf_call { u64 common; s64 id; };
+struct perf_return { u64 common; s64 id; s64 result; };
+
+SEC("tracepoint")
+int sys_enter_perf(struct perf_call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return has_bit(&traced, task->tgid) ? entered((struct pt_regs *)bpf_task_pt_regs(task), call->id) : 0;
+}
+
+SEC("tracepoint")
+int sys_exit_perf(struct perf_return *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return has_bit(&traced, task->tgid) ? left((struct pt_regs *)bpf_task_pt_regs(task), call->result) : 0;
 }
