@@ -139,8 +139,8 @@ impl Backend for Ebpf {
         Ok(())
     }
 
-    fn catch_up(&self, proc: &Proc) {
-        self.shared.drain.lock().settle(proc.id.pid);
+    fn catch_up(&self, pid: i32) {
+        self.shared.drain.lock().settle(pid);
     }
 
     fn excuse(&self, tid: i32) {

@@ -180,8 +180,13 @@ impl Drain {
 
     /// What happened to it before is in its sink.
     pub(super) fn settle(&mut self, pid: i32) {
-        if let Some(at) = self.find(pid) {
-            self.settle_slot(at);
+        match self.find(pid) {
+            Some(at) => self.settle_slot(at),
+            // Its birth is on its way.
+            None if !self.is_idle() && self.maps.knows(pid) => {
+                (0..self.slots.len()).for_each(|at| self.settle_slot(at));
+            }
+            None => {}
         }
     }
 
