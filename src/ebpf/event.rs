@@ -54,7 +54,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
     let (head, body) = bytes.split_at_checked(HEAD)?;
     let abi = *Abi::ALL.get(usize::from(head[2]))?;
     let word = half(head, 12)?;
-    let mut parsed = Head {
+    let parsed = Head {
         abi,
         flag: head[3],
         pid: half(head, 4)? as i32,
@@ -73,11 +73,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
             Event::Syscall { args }
         }
         2 => Event::Sysret { result: long(body, 0)? as i64 },
-        3 => {
-            // It may be made when its call ends.
-            parsed.ktime = long(body, 0)?;
-            Event::Namei(body.get(8..8 + word as usize)?)
-        }
+        3 => Event::Namei(body.get(..word as usize)?),
         4 => Event::Genio { fd: half(body, 0)? as i32, data: body.get(8..8 + word as usize)? },
         5 => Event::Psig { action: long(body, 0)?, mask: long(body, 8)?, info: body.get(16..64)? },
         6 => Event::Csw { out: half(body, 0)? != 0, user: half(body, 4)? != 0 },

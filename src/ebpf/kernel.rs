@@ -35,7 +35,7 @@ const EXIST: u64 = 2;
 /// `struct proc` as its words.
 type ProcValue = [u32; 6];
 /// `struct thread`.
-type ThreadValue = [u64; 3];
+type ThreadValue = [u64; 2];
 /// `struct call`.
 type CallValue = [u8; 16];
 
@@ -145,7 +145,7 @@ impl Maps {
     /// The call that this thread is in makes no record of its end (R38).
     pub(super) fn excuse(&mut self, tid: i32) {
         const SKIP: u64 = 1;
-        if self.threads.insert(tid as u32, [0, SKIP, 0], 0).is_ok() {
+        if self.threads.insert(tid as u32, [0, SKIP], 0).is_ok() {
             let (word, bit) = place(tid);
             self.marked.word(word).fetch_or(bit, Ordering::SeqCst);
         }

@@ -49,7 +49,7 @@ struct ev_sysret { struct head h; s64 result; };
 struct ev_psig { struct head h; u64 action; u64 mask; u8 info[48]; };
 struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };
-/* Before the data of EV_GENIO: the descriptor. Before the path of EV_NAMEI: the ktime of its call's beginning. */
+/* Before the data of EV_GENIO: the descriptor. */
 #define BODY_HEAD 8
 #define DATA_MAX 4096
 struct scratch { struct head h; u8 data[BODY_HEAD + 2 * DATA_MAX]; };

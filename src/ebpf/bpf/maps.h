@@ -50,7 +50,6 @@ struct thread {
 	u32 abi;
 	u32 flags;
 	u32 deferred; /* the first path that could not be read at entry, plus one */
-	u64 ktime; /* of the entry */
 };
 #define THREAD_SKIP 1
 #define THREAD_NR 2

@@ -3,32 +3,25 @@
 #include "emit.h"
 #include "call.h"
 
-/* Appends the path of `n` bytes in the scratch buffer; its record has the time of when its call began. */
-static __always_inline void output_name(struct to *to, struct scratch *s, u32 n, u64 began)
-{
-	*(u64 *)s->data = began;
-	output(to, s, EV_NAMEI, n, 0, BODY_HEAD + (u64)n, REC(n));
-}
-
 /* One path; -1 where its memory could not be read. */
-static __always_inline int name(struct to *to, u64 addr, u64 began)
+static __always_inline int name(struct to *to, u64 addr)
 {
 	struct scratch *s = scratch();
 
 	if (!s || !addr)
 		return 0;
 	/* One more than PATH_MAX: what has no end within it is none. */
-	long n = bpf_probe_read_user_str(s->data + BODY_HEAD, DATA_MAX + 1, (void *)addr);
+	long n = bpf_probe_read_user_str(s->data, DATA_MAX + 1, (void *)addr);
 	if (n < 0)
 		return -1;
 	if (n < 1 || n > DATA_MAX)
 		return 0;
-	output_name(to, s, n - 1, began);
+	output(to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
 	return 0;
 }
 
 /* The path of a struct sockaddr_un (unix(7)). */
-static __always_inline int socket_name(struct to *to, u64 addr, u64 len, u64 began)
+static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
 {
 	struct scratch *s = scratch();
 	u16 family = 0;
@@ -45,27 +38,26 @@ static __always_inline int socket_name(struct to *to, u64 addr, u64 len, u64 beg
 	BOUND(rest, 127);
 	if (bpf_probe_read_user(s->data + 256, rest, (void *)addr + 2))
 		return -1;
-	long n = bpf_probe_read_kernel_str(s->data + BODY_HEAD, rest + 1, s->data + 256);
+	long n = bpf_probe_read_kernel_str(s->data, rest + 1, s->data + 256);
 	if (n < 2 || n > 109)
 		return 0;
-	output_name(to, s, n - 1, began);
+	output(to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
 	return 0;
 }
 
-static __always_inline int message_name(struct to *to, u64 addr, u64 began)
+static __always_inline int message_name(struct to *to, u64 addr)
 {
 	u64 at, len;
 	u32 abi = to->run->abi, size = abi == ABI_LINUX ? 8 : 4;
 
 	if (word(abi, addr, &at) || word(abi, addr + size, &len))
 		return -1;
-	return socket_name(to, at, len, began);
+	return socket_name(to, at, len);
 }
 
 /* The paths of a call, on their way. In a map and not on the stack, which is small. */
 struct named {
 	u64 args[6];
-	u64 began;
 	struct run run;
 	u32 nr;
 	u32 next; /* path to be looked at */
@@ -95,14 +87,14 @@ static long one_name(u32 i, void *unused)
 	if (kind == PATH_NONE)
 		return 1;
 	if (kind == PATH_SOCKADDR) {
-		got = socket_name(&to, value, arg(n->args, where + 1), n->began);
+		got = socket_name(&to, value, arg(n->args, where + 1));
 	} else if (kind == PATH_MSG) {
-		got = message_name(&to, value, n->began);
+		got = message_name(&to, value);
 	} else if (kind == PATH_MMSG) {
 		u64 count = arg(n->args, where + 1);
 		if (n->message >= count || n->message >= 1024)
 			return 1;
-		got = message_name(&to, value + (u64)n->message * 8 * (abi == ABI_LINUX ? 8 : 4), n->began);
+		got = message_name(&to, value + (u64)n->message * 8 * (abi == ABI_LINUX ? 8 : 4));
 		n->message++;
 		/* One that cannot be read is not the end of the others. */
 		return 0;
@@ -122,7 +114,7 @@ static long one_name(u32 i, void *unused)
 			value = n->args[3];
 		}
 		if (got == 0)
-			got = name(&to, value, n->began);
+			got = name(&to, value);
 	}
 	if (got) {
 		n->failed = 1;
@@ -150,8 +142,8 @@ __noinline u32 names(void)
 	return n->failed ? n->next + 1 : 0;
 }
 
-/* The same for a call with these arguments that began then, from path `next` on. */
-static __always_inline u32 named(struct run *run, u32 nr, struct call *call, const u64 *args, u32 next, u64 began)
+/* The same for a call with these arguments, from path `next` on. */
+static __always_inline u32 named(struct run *run, u32 nr, struct call *call, const u64 *args, u32 next)
 {
 	u32 zero = 0;
 	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
@@ -159,7 +151,6 @@ static __always_inline u32 named(struct run *run, u32 nr, struct call *call, con
 	if (!n)
 		return 0;
 	__builtin_memcpy(n->args, args, sizeof(n->args));
-	n->began = began;
 	n->run = *run;
 	n->nr = nr;
 	n->next = next;

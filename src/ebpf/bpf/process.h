@@ -124,11 +124,11 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 			/* Its memory is another one by now. */
 			if (copy.deferred && opened && s && is_shown(p)) {
 				u32 abi = run.abi;
-				long n = bpf_probe_read_kernel_str(s->data + BODY_HEAD, DATA_MAX, BPF_CORE_READ(bprm, filename));
+				long n = bpf_probe_read_kernel_str(s->data, DATA_MAX, BPF_CORE_READ(bprm, filename));
 				run.abi = copy.abi;
 				run.tid = former;
 				if (n >= 1 && n <= DATA_MAX)
-					output_name(&to, s, n - 1, copy.ktime);
+					output(&to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
 				run.abi = abi;
 				run.tid = tid;
 			}

@@ -24,7 +24,7 @@ static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u6
 		return 0;
 	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
 		return 0;
-	return is_shown(p) ? named(run, nr, call, args, 0, run->ktime) : 0;
+	return is_shown(p) ? named(run, nr, call, args, 0) : 0;
 }
 
 /* The beginning of a call that has just ended, with the arguments in `moveds`. By itself for the verifier, to whom all in one
@@ -74,7 +74,7 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 	arguments(regs, abi, args);
 	u32 deferred = begun(p, &to, nr, args);
 	if (deferred) {
-		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = run.ktime };
+		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred };
 		remember(tid, &th);
 	}
 	return 0;
@@ -88,7 +88,6 @@ static __always_inline int left(struct pt_regs *regs, long result)
 	u32 abi, deferred = 0;
 	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
-	u64 began = 0;
 	s32 nr;
 
 	if (!p || !(p->facs & FAC_CALLS))
@@ -103,7 +102,6 @@ static __always_inline int left(struct pt_regs *regs, long result)
 				abi = th->abi;
 			}
 			deferred = th->deferred;
-			began = th->ktime;
 			forget(tid);
 			if (flags & THREAD_SKIP)
 				return 0;
@@ -146,8 +144,8 @@ static __always_inline int left(struct pt_regs *regs, long result)
 			run = d->run;
 		}
 		/* Where it still cannot be read, the others may. */
-		if (deferred && named(&run, nr, call, d->of.args, deferred - 1, began))
-			named(&run, nr, call, d->of.args, deferred, began);
+		if (deferred && named(&run, nr, call, d->of.args, deferred - 1))
+			named(&run, nr, call, d->of.args, deferred);
 		if (moves) {
 			d->result = result;
 			d->run = run;
