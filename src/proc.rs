@@ -194,6 +194,11 @@ pub fn threads(pid: i32) -> Result<Vec<i32>> {
     numbers(&format!("/proc/{pid}/task")).map_err(|_| Error::Gone { pid })
 }
 
+/// Whether `tid` is a thread of the process `pid`, be it a zombie. Needs no descriptor.
+pub(crate) fn has_thread(pid: i32, tid: i32) -> bool {
+    fs::metadata(format!("/proc/{pid}/task/{tid}")).is_ok()
+}
+
 /// Every process id there is.
 ///
 /// # Errors

@@ -16,9 +16,10 @@ impl Tracer {
         let (proc, comm, pid) = (Arc::clone(&task.proc), task.comm, task.pid);
         let (is_traced, filtered) = (task.trace.is_some(), task.filtered);
         let group = match ProcId::of(child) {
-            Err(_) if proc::tgid(child).is_ok_and(|tgid| tgid == pid) => pid,
-            // Killed already: its death is all that will be heard of it.
-            Err(_) => return self.strange(child),
+            Err(_) if proc::has_thread(pid, child) => pid,
+            // Not even a zombie: we have reaped it, and nothing more will be heard of it. To wait for its first stop would
+            // be to let the next one go that gets its number.
+            Err(_) => return,
             Ok(id) => {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, id) } else { None };
                 let (proc, trace) = match inherited {
@@ -94,20 +95,19 @@ impl Tracer {
             self.drop_if_empty(task.pid);
             self.due(task.pid);
         }
-        self.adopt_orphans();
+        self.let_orphans_go();
     }
 
-    /// New threads whose parent was killed before its event was heard of would wait for it for ever.
-    fn adopt_orphans(&mut self) {
+    /// New processes whose parent was killed before its event was heard of would wait for it for ever. A thread would not:
+    /// who kills its maker kills it too. So it waits for its maker's event, however late: an event that is heard of when
+    /// the thread has been let go would make us believe that we trace it.
+    fn let_orphans_go(&mut self) {
         let tids: Vec<i32> = self.early.keys().copied().collect();
         for tid in tids {
             let family = proc::tgid(tid).unwrap_or(0);
             let parent = proc::Stat::of(tid).map_or(0, |stat| stat.ppid);
-            let sibling = self.groups.get(&family).and_then(|group| group.threads.iter().next().copied());
-            match sibling {
-                Some(sibling) => self.child(sibling, tid),
-                None if !self.groups.contains_key(&parent) => self.strange(tid),
-                None => {}
+            if !self.groups.contains_key(&family) && !self.groups.contains_key(&parent) {
+                self.strange(tid);
             }
         }
     }
