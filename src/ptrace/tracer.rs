@@ -43,6 +43,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         early: HashMap::new(),
         strangers: HashSet::new(),
         ticks: None,
+        owes: false,
     };
     while tracer.work() {}
 }
@@ -63,6 +64,8 @@ struct Tracer {
     ticks: Option<Timer>,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: HashSet<i32>,
+    /// Somebody waits for a change to be in force.
+    owes: bool,
 }
 
 impl Tracer {
@@ -73,6 +76,10 @@ impl Tracer {
         }
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
+        }
+        if self.owes {
+            self.catch_up();
+            self.owes = self.groups.values().any(|group| !group.changes.is_empty());
         }
         self.pace.pause();
         match self.wait() {
@@ -104,6 +111,7 @@ impl Tracer {
     fn command(&mut self, command: Command) {
         match command {
             Command::Apply { proc, trace, heard, in_force } => {
+                self.owes = true;
                 let result = match trace {
                     Some(trace) => self.attach(&proc, trace, in_force),
                     None => {
@@ -115,12 +123,22 @@ impl Tracer {
                 let _ = heard.try_send(result);
             }
             Command::Settle { done } => {
-                while let Ok(Some(change)) = stop::wait(false) {
-                    self.change(change);
-                }
+                self.catch_up();
                 self.switches();
                 let _ = done.try_send(());
             }
+        }
+    }
+
+    /// Hears of everybody who has stopped by now. Nobody is resumed before all are known: the kernel tells of the youngest
+    /// first, and where young ones go on being made the others would never be heard of.
+    fn catch_up(&mut self) {
+        let mut changes = Vec::new();
+        while let Ok(Some(change)) = stop::wait(false) {
+            changes.push(change);
+        }
+        for change in changes {
+            self.change(change);
         }
     }
 
