@@ -13,6 +13,7 @@ static __always_inline bool is_wanted(struct proc *p, u32 abi, s32 nr)
 	if (!words || (u32)nr >= NUMBERS || abi > 2)
 		return false;
 	u32 at = abi * FILTER_WORDS + (u32)nr / 64;
+	PIN(at);
 	if (at >= 3 * FILTER_WORDS)
 		return false;
 	return words[at] >> (nr % 64) & 1;

@@ -76,11 +76,12 @@ static __always_inline bool may_append(struct to *to)
 		lose((to)->sink, bytes); \
 	e_; })
 
-/* Appends `len` bytes of the scratch buffer's data; `len` is masked for the verifier and is less than 8192 by then. */
+/* Appends `len` bytes of the scratch buffer's data. */
 static __always_inline bool output(struct to *to, struct scratch *s, u64 len, u64 bytes)
 {
 	if (len > GENIO_HEAD + DATA_MAX)
 		return false;
+	BOUND(len, 2 * DATA_MAX - 1);
 	if (may_append(to) && bpf_ringbuf_output(to->ring, s, sizeof(struct head) + len, 0) == 0)
 		return true;
 	lose(to->sink, bytes);

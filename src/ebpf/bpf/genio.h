@@ -118,8 +118,9 @@ struct moved {
 	u64 ktime;
 	u32 slot, abi, tgid, tid;
 	u32 nr;
-	u32 pad;
 };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct moved); } moveds SEC(".maps");
 
 __noinline int data(struct moved *d)
 {

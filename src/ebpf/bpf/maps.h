@@ -87,6 +87,14 @@ struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024); __type(key, u32);
 	__array(values, struct ring); } rings SEC(".maps");
 
+/*
+ * What the compiler knows of `x` it forgets. Else it leaves out a test that it finds needless, or tests what `x` was made of, and the
+ * verifiers of kernels before 6.8 or so conclude nothing for `x` from that.
+ */
+#define PIN(x) asm volatile("" : "+r"(x))
+/* Shows the verifier that `x`, which has no other bits than those of `mask`, has none. */
+#define BOUND(x, mask) ({ PIN(x); (x) &= (mask); })
+
 static __always_inline bool has_bit(void *map, u32 n)
 {
 	u32 zero = 0;

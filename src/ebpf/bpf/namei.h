@@ -35,9 +35,8 @@ static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
 	if (family != 1)
 		return 0;
 	/* All of it must be there, and it may have no NUL. */
-	u32 rest = len - 2;
-	if (rest < 1 || rest > 108)
-		return 0;
+	u64 rest = len - 2;
+	BOUND(rest, 127);
 	if (bpf_probe_read_user(s->data + 256, rest, (void *)addr + 2))
 		return -1;
 	long n = bpf_probe_read_kernel_str(s->data, rest + 1, s->data + 256);
@@ -58,6 +57,7 @@ static __always_inline int message_name(struct to *to, u64 addr)
 	return socket_name(to, at, len);
 }
 
+/* The paths of a call, on their way. In a map and not on the stack, which is small. */
 struct named {
 	u64 args[6];
 	u64 ktime;
@@ -67,15 +67,21 @@ struct named {
 	u32 message;
 	s32 failed;
 };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct named); } nameds SEC(".maps");
 
 /* One path of a call; 1 where that was the last. */
-static long one_name(u32 i, struct named *n)
+static long one_name(u32 i, void *unused)
 {
+	u32 zero = 0;
+	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
 	struct to to;
-	struct call *call = call_of(n->abi, n->nr);
-	u32 at = n->next;
 	int got = 0;
 
+	if (!n)
+		return 1;
+	struct call *call = call_of(n->abi, n->nr);
+	u32 at = n->next;
 	if (!call || at > 3 || !to_of(&to, n->slot, n->abi, n->tgid, n->tid, n->ktime))
 		return 1;
 	u8 kind = call->paths[at].kind, where = call->paths[at].arg;
@@ -120,20 +126,43 @@ static long one_name(u32 i, struct named *n)
 	return 0;
 }
 
-/* The paths of a call from `next` on; where one could not be read, `failed` is set and `next` says which. */
-__noinline int names(struct named *n)
+/* The paths of the call in `nameds` from its `next` on; where one could not be read, which, counted from 1, else 0. */
+__noinline u32 names(void)
 {
+	u32 zero = 0;
+	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
+
 	if (!n)
 		return 0;
-	/* bpf_loop() takes what is on its own stack only. */
-	struct named own = *n;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(2048, one_name, &own, 0);
+		bpf_loop(2048, one_name, NULL, 0);
 	} else {
 		for (int i = 0; i < 16; i++)
-			if (one_name(i, &own))
+			if (one_name(i, NULL))
 				break;
 	}
-	*n = own;
-	return 0;
+	return n->failed ? n->next + 1 : 0;
+}
+
+/* The same for a call with these arguments, from path `next` on. */
+static __always_inline u32 named(const struct to *to, u32 slot, u32 nr, struct call *call, const u64 *args, u32 next)
+{
+	u32 zero = 0;
+	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
+
+	if (!n)
+		return 0;
+	__builtin_memcpy(n->args, args, sizeof(n->args));
+	n->ktime = to->ktime;
+	n->slot = slot;
+	n->abi = to->abi;
+	n->tgid = to->tgid;
+	n->tid = to->tid;
+	n->nr = nr;
+	n->next = next;
+	n->message = 0;
+	n->failed = 0;
+	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
+		n->nr = inner((struct arguments *)n->args, call->flags & CALL_IPC);
+	return names();
 }

@@ -4,8 +4,8 @@
 #include "namei.h"
 #include "genio.h"
 
-/* A call begins; `n` has its arguments. */
-static __always_inline void begun(struct proc *p, struct to *to, s32 nr, struct named *n)
+/* A call begins; gives which of its paths could not be read, counted from 1, or 0. */
+static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u64 *args)
 {
 	struct call *call = call_of(to->abi, nr);
 	u32 nargs = call ? call->nargs : 6;
@@ -15,46 +15,30 @@ static __always_inline void begun(struct proc *p, struct to *to, s32 nr, struct 
 		if (e) {
 			fill(&e->h, to, EV_SYSCALL, nr);
 			e->h.flag = nargs;
-			__builtin_memcpy(e->args, n->args, sizeof(e->args));
+			__builtin_memcpy(e->args, args, sizeof(e->args));
 			bpf_ringbuf_submit(e, 0);
 		}
 	}
 	if (!(p->facs & FAC_NAMEI) || !call)
-		return;
+		return 0;
 	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
-		return;
-	if (!is_shown(p))
-		return;
-	n->slot = p->slot;
-	n->abi = to->abi;
-	n->tgid = to->tgid;
-	n->tid = to->tid;
-	n->nr = nr;
-	n->ktime = to->ktime;
-	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
-		n->nr = inner((struct arguments *)n->args, call->flags & CALL_IPC);
-	names(n);
+		return 0;
+	return is_shown(p) ? named(to, p->slot, nr, call, args, 0) : 0;
 }
 
-struct late { u64 args[6]; };
-struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
-	__type(key, u32); __type(value, struct late); } lates SEC(".maps");
-
-/* The beginning of a call that has just ended, with the arguments of `lates`. By itself for the verifier, to whom all in one
+/* The beginning of a call that has just ended, with the arguments in `moveds`. By itself for the verifier, to whom all in one
    is too much, so with nothing but numbers. */
 __noinline int begun_late(u32 abi, u32 nr, u64 ktime)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 zero = 0;
-	struct late *late = bpf_map_lookup_elem(&lates, &zero);
+	struct moved *d = bpf_map_lookup_elem(&moveds, &zero);
 	struct proc *p = proc_of(task->tgid);
-	struct named n = {};
 	struct to to;
 
-	if (!late || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
+	if (!d || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
 		return 0;
-	__builtin_memcpy(n.args, late->args, sizeof(n.args));
-	begun(p, &to, nr, &n);
+	begun(p, &to, nr, d->of.args);
 	return 0;
 }
 
@@ -83,11 +67,11 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
 	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
 		return 0;
-	struct named n = {};
-	arguments(regs, abi, n.args);
-	begun(p, &to, nr, &n);
-	if (n.failed) {
-		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = n.next + 1, .ktime = to.ktime };
+	u64 args[6];
+	arguments(regs, abi, args);
+	u32 deferred = begun(p, &to, nr, args);
+	if (deferred) {
+		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = to.ktime };
 		remember(tid, &th);
 	}
 	return 0;
@@ -144,32 +128,33 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (!wanted)
 		return 0;
 	bool shown = is_shown(p);
-	if (refused) {
-		u32 zero = 0;
-		struct late *late = bpf_map_lookup_elem(&lates, &zero);
-		if (late) {
-			arguments(regs, abi, late->args);
+	deferred = shown && call ? deferred : 0;
+	bool moves = p->facs & FAC_GENIO && call && result >= 0 && shown &&
+		     (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC));
+	u32 zero = 0;
+	struct moved *d = refused || deferred || moves ? bpf_map_lookup_elem(&moveds, &zero) : NULL;
+	if (d) {
+		arguments(regs, abi, d->of.args);
+		if (refused)
 			begun_late(abi, nr, to.ktime);
+		if (deferred) {
+			u64 now = to.ktime;
+			to.ktime = began;
+			/* Where it still cannot be read, the others may. */
+			if (named(&to, p->slot, nr, call, d->of.args, deferred - 1))
+				named(&to, p->slot, nr, call, d->of.args, deferred);
+			to.ktime = now;
 		}
-	}
-	if (deferred && shown) {
-		struct named n = { .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr, .ktime = began, .next = deferred - 1 };
-		arguments(regs, abi, n.args);
-		if (call && call->flags & (CALL_SOCKETCALL | CALL_IPC))
-			n.nr = inner((struct arguments *)n.args, call->flags & CALL_IPC);
-		names(&n);
-		if (n.failed) {
-			/* The others may be there. */
-			n.next++;
-			n.failed = 0;
-			names(&n);
+		if (moves) {
+			d->result = result;
+			d->ktime = to.ktime;
+			d->slot = p->slot;
+			d->abi = abi;
+			d->tgid = tgid;
+			d->tid = tid;
+			d->nr = nr;
+			data(d);
 		}
-	}
-	if (p->facs & FAC_GENIO && call && result >= 0 && shown &&
-	    (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC))) {
-		struct moved d = { .result = result, .ktime = to.ktime, .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid, .nr = nr };
-		arguments(regs, abi, d.of.args);
-		data(&d);
 	}
 	if (p->facs & (FAC_SYSRET | FAC_EMUL)) {
 		struct ev_sysret *e = RESERVE(&to, ev_sysret, bytes);
