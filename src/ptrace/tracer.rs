@@ -91,7 +91,7 @@ impl Tracer {
     }
 
     /// Waits for a stop, or a kick.
-    fn wait(&self) -> nix::Result<Option<Change>> {
+    fn wait(&mut self) -> nix::Result<Option<Change>> {
         if let Some(long) = self.pace.spin() {
             let begun = Instant::now();
             while begun.elapsed() < long && self.commands.is_empty() {
@@ -105,6 +105,7 @@ impl Tracer {
                 return Ok(None);
             }
         }
+        self.pace.sleeps();
         stop::wait(true)
     }
 
