@@ -43,6 +43,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         early: HashMap::new(),
         strangers: HashSet::new(),
         ticks: None,
+        looked: Instant::now(),
         owes: false,
     };
     while tracer.work() {}
@@ -62,6 +63,8 @@ struct Tracer {
     early: HashMap<i32, (Stopped, Stop)>,
     /// Wakes this thread while context switches are wanted of a thread.
     ticks: Option<Timer>,
+    /// When it last looked for them. A tick is heard only while it sleeps, which it may not for long.
+    looked: Instant,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: HashSet<i32>,
     /// Somebody waits for a change to be in force.
@@ -83,7 +86,12 @@ impl Tracer {
         }
         self.pace.pause();
         match self.wait() {
-            Ok(Some(change)) => self.change(change),
+            Ok(Some(change)) => {
+                self.change(change);
+                if self.ticks.is_some() && self.looked.elapsed() >= switches::TICK {
+                    self.switches();
+                }
+            }
             Ok(None) => self.switches(),
             Err(errno) => self.nobody_left(errno),
         }
@@ -329,6 +337,7 @@ impl Tracer {
         if self.ticks.is_none() {
             return;
         }
+        self.looked = Instant::now();
         let mut any = false;
         for task in self.tasks.values_mut().filter(|task| task.switches.is_some() || task.wants_switches()) {
             self.observer.switches(task, false);
