@@ -67,7 +67,10 @@ impl Tracer {
             let (true, Some(interrupt)) = (std::mem::take(&mut group.unsure), interrupt) else {
                 return group.tell();
             };
-            if self.seize_all(pid, interrupt).is_err() {
+            if let Err(error) = self.seize_all(pid, interrupt) {
+                if !matches!(error, Error::Gone { .. }) {
+                    log::error!("process {pid}: there may be threads that are not traced: {error}");
+                }
                 // It is gone, or another tracer came first: more there will not be.
                 if let Some(group) = self.groups.get_mut(&pid) {
                     group.tell();

@@ -1,6 +1,7 @@
 //! Births, execs and deaths.
 
 use super::*;
+use crate::error::Error;
 use crate::hooks;
 use crate::proc::{self, Auxv, ProcId, ProcTable};
 use crate::ptrace::stop::Traced;
@@ -19,7 +20,8 @@ impl Tracer {
             Err(_) if proc::has_thread(pid, child) => pid,
             // Not even a zombie: we have reaped it, and nothing more will be heard of it. To wait for its first stop would
             // be to let the next one go that gets its number.
-            Err(_) => return,
+            Err(Error::Gone { .. }) => return,
+            Err(error) => return self.unseen(parent, child, &error),
             Ok(id) => {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, id) } else { None };
                 let (proc, trace) = match inherited {
@@ -54,6 +56,17 @@ impl Tracer {
         if let Some((stopped, stop)) = self.early.remove(&child) {
             self.stopped(stopped, stop);
         }
+    }
+
+    /// A new process of which we cannot even learn which one it is: it runs on untraced, and the stream says so.
+    fn unseen(&mut self, parent: i32, child: i32, error: &Error) {
+        log::error!("process {child} is not traced: {error}");
+        if let Some(task) = self.tasks.get(&parent)
+            && let Some(trace) = task.trace.as_ref().filter(|trace| trace.inherit)
+        {
+            self.observer.escaped(task, trace, child, error.errno());
+        }
+        self.strange(child);
     }
 
     /// A new process that is not to be traced.
@@ -104,9 +117,9 @@ impl Tracer {
     fn let_orphans_go(&mut self) {
         let tids: Vec<i32> = self.early.keys().copied().collect();
         for tid in tids {
-            let family = proc::tgid(tid).unwrap_or(0);
-            let parent = proc::Stat::of(tid).map_or(0, |stat| stat.ppid);
-            if !self.groups.contains_key(&family) && !self.groups.contains_key(&parent) {
+            // It is stopped, or dead and not reaped: what cannot be read is for want of descriptors, and read the next time.
+            let (Ok(family), Ok(stat)) = (proc::tgid(tid), proc::Stat::of(tid)) else { continue };
+            if !self.groups.contains_key(&family) && !self.groups.contains_key(&stat.ppid) {
                 self.strange(tid);
             }
         }
