@@ -108,6 +108,7 @@ impl Drain {
             abi: proc.abi(),
             hidden: false,
             held: Vec::new(),
+            found: false,
         };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
@@ -188,10 +189,12 @@ impl Drain {
 
     /// Lets every process go.
     pub(super) fn release_all(&mut self) {
-        let pids: Vec<i32> =
-            self.slots.iter().flatten().flat_map(|slot| slot.watched.keys().copied()).collect();
-        pids.into_iter().for_each(|pid| self.release(pid));
+        // Nobody is born any more.
         let _ = self.attach(None);
+        let first = |slot: &Slot| slot.watched.keys().next().copied();
+        while let Some(pid) = self.slots.iter().flatten().find_map(first) {
+            self.release(pid);
+        }
     }
 
     /// The call this thread is in makes no record of its end.
@@ -222,6 +225,7 @@ impl Drain {
         if self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             self.bury();
+            (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
         let mut live = false;
         for at in 0..self.slots.len() {
@@ -230,8 +234,7 @@ impl Drain {
             if !slot.watched.is_empty() {
                 continue;
             }
-            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE {
-                self.maps.close(at as u32);
+            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE && self.maps.close(at as u32) {
                 self.slots[at] = None;
             }
         }
@@ -296,7 +299,9 @@ impl Drain {
         if let Some(at) = self.slots.iter().position(is_it) {
             return Ok(at);
         }
-        let at = self.slots.iter().position(Option::is_none).ok_or_else(|| Error::NoSpace {
+        let mut free =
+            (0..self.slots.len()).filter(|&at| self.slots[at].is_none() && self.maps.is_free(at as u32));
+        let at = free.next().ok_or_else(|| Error::NoSpace {
             what: format!("there are {SLOTS} trace files already").into(),
         })?;
         let grown = sink.has_plenty();
@@ -368,6 +373,20 @@ impl Drain {
                 std::hint::spin_loop();
             }
         }
+        self.take_in(at);
+    }
+
+    /// Those that were born and of whom the ring has not told.
+    fn take_in(&mut self, at: usize) {
+        if let Some(mut one) = self.one(at) {
+            one.take_in();
+        }
+    }
+
+    fn one(&mut self, at: usize) -> Option<One<'_>> {
+        let Drain { procs, maps, slots, out, .. } = self;
+        let Slot { sink, watched, .. } = slots.get_mut(at)?.as_mut()?;
+        Some(One { procs, maps, sink, watched, out, slot: at as u32 })
     }
 
     fn read(&mut self, at: usize) -> usize {

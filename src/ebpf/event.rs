@@ -1,5 +1,6 @@
 //! What the kernel's side sends: the structures of `bpf/events.h`, taken apart.
 
+use super::kernel::Entry;
 use crate::record::Comm;
 use crate::syscall::Abi;
 
@@ -36,6 +37,7 @@ pub(super) enum Event<'a> {
     Exit,
     Lost { records: u64, bytes: u64 },
     Access,
+    Birth(Entry),
 }
 
 /// The exec gave privilege, and the kernel's side has let the process go.
@@ -82,6 +84,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
         11 => Event::Exit,
         12 => Event::Lost { records: long(body, 0)?, bytes: long(body, 8)? },
         13 => Event::Access,
+        14 => Event::Birth(Entry { facs: word, flags: half(body, 0)?, filter: half(body, 4)? }),
         _ => return None,
     };
     Some((parsed, event))

@@ -1,8 +1,9 @@
 //! The maps that the daemon and the kernel's side share: who is traced, into which ring, and which calls do what.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
@@ -13,7 +14,7 @@ use super::sys::Shared;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::Trace;
-use crate::sink::Policy;
+use crate::sink::{Policy, Sink};
 use crate::syscall::{self, Abi, Arg, Calls, Data, Dir, Place, Syscall};
 
 /// Slots of sinks, and of filters: the first filter is none.
@@ -26,14 +27,23 @@ const INHERIT: u32 = 1;
 const ROOTS: u32 = 2;
 const HIDE: u32 = 4;
 const HIDDEN: u32 = 8;
+const UNTOLD: u32 = 16;
+const ROOT: u32 = 32;
 /// Words of a filter.
 const FILTER: usize = 27;
 
 /// `BPF_EXIST` of the kernel's uapi/linux/bpf.h.
 const EXIST: u64 = 2;
 
+/// Most entries of `procs`.
+const PROCS: usize = 32768;
+/// So many rings are given back at once: each has a thread that waits.
+const CLOSING_MAX: usize = 64;
+
+/// The thread that puts a ring into its place.
+type Putting = JoinHandle<std::result::Result<(), String>>;
 /// `struct proc` as its words.
-type ProcValue = [u32; 6];
+type ProcValue = [u32; 5];
 /// `struct thread`.
 type ThreadValue = [u64; 3];
 /// `struct call`.
@@ -51,8 +61,28 @@ pub(super) struct Maps {
     filters: Array<MapData, [u64; FILTER]>,
     rings: ArrayOfMaps<MapData, MapData>,
     rings_fd: OwnedFd,
+    /// Stands where no sink's ring does.
+    no_ring: Ring,
+    /// The number of the sink in each slot, or of the last one there.
+    ids: Vec<u32>,
+    /// Slots that a program may still be writing to.
+    closing: Vec<(u32, Putting)>,
     /// The filters there are, from slot 1 on.
     made: Vec<Calls>,
+}
+
+/// What the kernel's side has of a process that is traced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) facs: u32,
+    pub(super) flags: u32,
+    pub(super) filter: u32,
+}
+
+impl Entry {
+    pub(super) fn is_hidden(self) -> bool {
+        self.flags & HIDDEN != 0
+    }
 }
 
 impl Maps {
@@ -85,6 +115,9 @@ impl Maps {
             filters: Array::try_from(take("filters")?).map_err(map)?,
             rings: ArrayOfMaps::try_from(rings).map_err(map)?,
             rings_fd,
+            no_ring: Ring::new(4096).map_err(|error| error.to_string())?,
+            ids: (0..SLOTS).collect(),
+            closing: Vec::new(),
             made: Vec::new(),
         })
     }
@@ -106,12 +139,14 @@ impl Maps {
         let owner = trace.sink().owner();
         // What a user may see the kernel's side finds out by itself.
         let hide = hidden && owner == 0;
-        let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
+        let (inherit, root) = (trace.inherit, trace.root);
+        let flags =
+            [(inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN), (root, ROOT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
         self.procs
             .insert(
                 pid as u32,
-                [trace.facs.bits(), flags, slot, filter, owner, 0],
+                [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner],
                 if known { EXIST } else { 0 },
             )
             .map_err(|error| match error {
@@ -147,6 +182,37 @@ impl Maps {
         self.procs.get(&(pid as u32), 0).is_ok()
     }
 
+    /// What is traced of a process, into the sink that its entry is of.
+    pub(super) fn trace_of(&self, entry: Entry, sink: &Arc<Sink>) -> Trace {
+        let at = (entry.filter as usize).checked_sub(1);
+        Trace {
+            facs: Facs::from_bits_truncate(entry.facs),
+            inherit: entry.flags & INHERIT != 0,
+            root: entry.flags & ROOT != 0,
+            seccomp: false,
+            calls: at.and_then(|at| self.made.get(at)).map(|calls| Arc::new(calls.clone())),
+            backend: super::NAME,
+            writer: sink.writer(),
+        }
+    }
+
+    /// The processes of this slot whose birth had no room in the ring, where there may be any that have not been asked for.
+    pub(super) fn untold(&self, slot: u32) -> Vec<(i32, Entry)> {
+        let at = slot as usize * SINK + 52;
+        if self.sinks.half(at).load(Ordering::SeqCst) == 0
+            || self.sinks.half(at).swap(0, Ordering::SeqCst) == 0
+        {
+            return Vec::new();
+        }
+        let id = self.ids[slot as usize];
+        let is_one = |value: &ProcValue| value[2] == id && value[1] & UNTOLD != 0;
+        // Where entries go meanwhile it may begin anew: that has an end too.
+        let all = self.procs.iter().take(2 * PROCS).flatten();
+        all.filter(|(_, value)| is_one(value))
+            .map(|(pid, [facs, flags, _, filter, _])| (pid as i32, Entry { facs, flags, filter }))
+            .collect()
+    }
+
     /// The call that this thread is in makes no record of its end (R38).
     pub(super) fn excuse(&mut self, tid: i32) {
         const SKIP: u64 = 1;
@@ -162,31 +228,26 @@ impl Maps {
     /// What bpf(2) says.
     pub(super) fn open(&mut self, slot: u32, ring: &Ring, policy: Policy) -> Result<()> {
         let at = slot as usize * SINK;
-        self.sinks.word(at).store(0, Ordering::SeqCst);
-        self.sinks.word(at + 8).store(0, Ordering::SeqCst);
-        self.sinks.half(at + 16).store(0, Ordering::SeqCst);
+        // Whoever has the number of the last sink there has nothing to write to.
+        let id = &mut self.ids[slot as usize];
+        *id = id.wrapping_add(SLOTS);
+        self.sinks.half(at + 48).store(*id, Ordering::SeqCst);
+        for at in [at, at + 8] {
+            self.sinks.word(at).store(0, Ordering::SeqCst);
+        }
+        for at in [at + 16, at + 52] {
+            self.sinks.half(at).store(0, Ordering::SeqCst);
+        }
         self.set_policy(slot, policy);
         self.put(slot, ring)
     }
 
-    /// Puts a ring where nobody uses what was there. bpf(2) returns only when no program can be using that, which takes
-    /// many milliseconds: another thread waits for it.
+    /// Puts a ring where nobody uses what was there.
     fn put(&mut self, slot: u32, ring: &Ring) -> Result<()> {
         let failed = |error: String| Error::NoSpace { what: format!("rings in the kernel: {error}").into() };
-        let map = |fd: BorrowedFd<'_>| -> std::result::Result<MapData, String> {
-            let fd = fd.try_clone_to_owned().map_err(|error| error.to_string())?;
-            MapData::from_fd(fd).map_err(|error| chain(&error))
-        };
         let id = |map: &MapData| map.info().map(|info| info.id()).map_err(|error| failed(chain(&error)));
         let ours = id(ring.map())?;
-        let ring = map(ring.fd()).map_err(failed)?;
-        let rings = map(self.rings_fd.as_fd()).map_err(failed)?;
-        let mut rings: ArrayOfMaps<MapData, MapData> =
-            ArrayOfMaps::try_from(Map::ArrayOfMaps(rings)).map_err(|error| failed(chain(&error)))?;
-        let putting = thread::Builder::new()
-            .name("ring".into())
-            .spawn(move || rings.set(slot, &ring, 0).map_err(|error| chain(&error)))
-            .map_err(|error| failed(error.to_string()))?;
+        let putting = self.begin_put(slot, ring).map_err(failed)?;
         // It is there long before bpf(2) returns.
         while !putting.is_finished() {
             if self.rings.get(&slot, 0).is_ok_and(|there| id(&there).is_ok_and(|there| there == ours)) {
@@ -195,6 +256,20 @@ impl Maps {
             thread::yield_now();
         }
         putting.join().unwrap_or_else(|_| Err("a panic".into())).map_err(failed)
+    }
+
+    /// bpf(2) returns only when no program can be using what was there, which takes many milliseconds: another thread
+    /// waits for it.
+    fn begin_put(&self, slot: u32, ring: &Ring) -> std::result::Result<Putting, String> {
+        let map = |fd: BorrowedFd<'_>| -> std::result::Result<MapData, String> {
+            let fd = fd.try_clone_to_owned().map_err(|error| error.to_string())?;
+            MapData::from_fd(fd).map_err(|error| chain(&error))
+        };
+        let (ring, rings) = (map(ring.fd())?, map(self.rings_fd.as_fd())?);
+        let mut rings: ArrayOfMaps<MapData, MapData> =
+            ArrayOfMaps::try_from(Map::ArrayOfMaps(rings)).map_err(|error| chain(&error))?;
+        let put = move || rings.set(slot, &ring, 0).map_err(|error| chain(&error));
+        thread::Builder::new().name("ring".into()).spawn(put).map_err(|error| error.to_string())
     }
 
     /// Puts another ring into its place. When this returns no program uses the former (bpf(2) waits for them).
@@ -211,9 +286,23 @@ impl Maps {
         self.sinks.half(slot as usize * SINK + 20).store(stop, Ordering::SeqCst);
     }
 
-    /// Nothing more is written into this slot.
-    pub(super) fn close(&self, slot: u32) {
+    /// Nothing more is written into this slot, and its ring is given back; false where too many are being closed.
+    pub(super) fn close(&mut self, slot: u32) -> bool {
+        self.closing.retain(|(_, putting)| !putting.is_finished());
+        if self.closing.len() >= CLOSING_MAX {
+            return false;
+        }
         self.sinks.half(slot as usize * SINK + 16).store(libc::EPIPE as u32, Ordering::SeqCst);
+        match self.begin_put(slot, &self.no_ring) {
+            Ok(putting) => self.closing.push((slot, putting)),
+            Err(error) => log::warn!("eBPF: a ring is not given back: {error}"),
+        }
+        true
+    }
+
+    /// True where no program can be writing to what was in this slot, of which [`Maps::close`] was said.
+    pub(super) fn is_free(&self, slot: u32) -> bool {
+        self.closing.iter().all(|(closing, putting)| *closing != slot || putting.is_finished())
     }
 
     /// True where a loss has ended it.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use nix::time::{ClockId, clock_gettime};
 
 use super::event::{self, Event, Head};
-use super::kernel::Maps;
+use super::kernel::{Entry, Maps};
 use crate::cred;
 use crate::hooks::{self, At, Recorder};
-use crate::proc::{Proc, ProcId, ProcTable, Trace};
+use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::Sink;
 use crate::syscall::Abi;
@@ -51,6 +51,17 @@ pub(super) struct Watched {
     pub(super) hidden: bool,
     /// Switches in the midst of an exec: of one that ends tracing they are none of its records (R23).
     pub(super) held: Vec<(Stamp, bool, bool)>,
+    /// It was found, and may yet tell of its birth.
+    pub(super) found: bool,
+}
+
+/// How is heard of a birth for which the ring had no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Late {
+    /// With the first event that had.
+    Told,
+    /// We have looked.
+    Found,
 }
 
 impl Watched {
@@ -117,6 +128,9 @@ impl One<'_> {
         if let Event::Lost { records, bytes } = event {
             return self.sink.lose_many(records, bytes);
         }
+        if let Event::Birth(entry) = event {
+            return self.born(head.pid, entry, head.ktime, Late::Told);
+        }
         let Some(watched) = self.watched.get_mut(&head.pid) else {
             // Born of a process that was let go at that very moment.
             if let Event::Fork { .. } = event {
@@ -173,7 +187,7 @@ impl One<'_> {
             Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
             Event::Exit => self.exit(head),
             Event::Access => self.access(head, &stamp),
-            Event::Lost { .. } => {}
+            Event::Lost { .. } | Event::Birth(_) => {}
         }
     }
 
@@ -202,7 +216,47 @@ impl One<'_> {
         if let Some(proc) = &proc {
             proc.set_opaque(hidden);
         }
-        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new() });
+        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new(), found: false });
+    }
+
+    /// Those of whose birth the ring has not told.
+    pub(super) fn take_in(&mut self) {
+        for (pid, entry) in self.maps.untold(self.slot) {
+            self.born(pid, entry, nanoseconds(ClockId::CLOCK_MONOTONIC) as u64, Late::Found);
+        }
+    }
+
+    /// R22, for a child of whom is heard when its parent may be gone, or traced otherwise: it has what its entry says.
+    fn born(&mut self, pid: i32, entry: Entry, ktime: u64, late: Late) {
+        let id = ProcId::of(pid).ok();
+        if let Some(watched) = self.watched.get(&pid) {
+            let is_it = watched.proc.as_ref().map(|proc| proc.id) == id || (id.is_none() && watched.found);
+            if is_it && (watched.found || late == Late::Found) {
+                return;
+            }
+            // Its number was another's, of whose end the ring has not told.
+            if let Some(Watched { proc: Some(proc), .. }) = self.watched.remove(&pid) {
+                self.procs.exit(&proc);
+            }
+        }
+        let trace = Arc::new(self.maps.trace_of(entry, self.sink));
+        if self.sink.end().is_some() {
+            return self.maps.release(pid);
+        }
+        let abi = Auxv::of(pid).abi;
+        let hidden = entry.is_hidden();
+        let proc = id.map(|id| self.procs.entry(id));
+        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
+        let stamp = Stamp { time: self.out.time(ktime), pid, tid: pid, comm };
+        self.out.recorder.emul(At { trace: &trace, stamp: &stamp, abi });
+        if let Some(proc) = &proc {
+            proc.set_abi(abi);
+            proc.set_trace(Some(Arc::clone(&trace)));
+            proc.bind();
+            proc.set_opaque(hidden);
+        }
+        let found = late == Late::Found;
+        self.watched.insert(pid, Watched { proc, trace, abi, hidden, held: Vec::new(), found });
     }
 
     fn exec(&mut self, head: &Head, stamp: &Stamp) {
@@ -235,6 +289,10 @@ impl One<'_> {
     }
 
     fn end(&mut self, pid: i32) -> Option<Watched> {
+        if self.watched.len() == 1 {
+            // With its last process the sink ends.
+            self.take_in();
+        }
         let (records, bytes) = self.maps.take_lost(self.slot);
         if records > 0 {
             self.sink.lose_many(records, bytes);

@@ -10,10 +10,13 @@ struct to {
 	u64 ktime;
 };
 
-static __always_inline bool open_sink(struct to *to, u32 slot)
+static __always_inline bool open_sink(struct to *to, u32 id)
 {
+	u32 slot = SLOT(id);
+
 	to->sink = bpf_map_lookup_elem(&sinks, &slot);
-	if (!to->sink || to->sink->dead)
+	/* Another sink's, by now? */
+	if (!to->sink || to->sink->id != id || to->sink->dead)
 		return false;
 	to->ring = bpf_map_lookup_elem(&rings, &slot);
 	return to->ring != NULL;
@@ -105,15 +108,13 @@ static __always_inline bool to_of(struct to *to, u32 slot, u32 abi, u32 tgid, u3
 }
 
 /*
- * The same for a process, whose birth the ring may have had no room for: then its first event that fits is that. Where not
- * even that does, the record of `bytes` that was to come is lost too.
+ * The ring may have had no room for the birth of a process: then its first event that fits is that. Where not even that does,
+ * the record of `bytes` that was to come is lost too.
  */
-static __always_inline bool begin(struct to *to, struct proc *p, u32 abi, u32 tgid, u32 tid, u64 ktime, u64 bytes)
+static __always_inline bool is_told(struct to *to, struct proc *p, u64 bytes)
 {
-	struct ev_sysret *e = NULL;
+	struct ev_birth *e = NULL;
 
-	if (!to_of(to, p->slot, abi, tgid, tid, ktime))
-		return false;
 	if (!(p->flags & PROC_UNTOLD))
 		return true;
 	if (may_append(to))
@@ -122,11 +123,16 @@ static __always_inline bool begin(struct to *to, struct proc *p, u32 abi, u32 tg
 		lose(to->sink, bytes);
 		return false;
 	}
-	fill(&e->h, to, EV_FORK, tgid);
-	e->h.tgid = p->parent;
-	e->h.tid = p->parent;
-	e->result = 0;
+	/* Of its parent nothing may be left. */
+	fill(&e->h, to, EV_BIRTH, p->facs);
+	e->flags = p->flags;
+	e->filter = p->filter;
 	bpf_ringbuf_submit(e, 0);
 	__sync_fetch_and_and(&p->flags, ~PROC_UNTOLD);
 	return true;
+}
+
+static __always_inline bool begin(struct to *to, struct proc *p, u32 abi, u32 tgid, u32 tid, u64 ktime, u64 bytes)
+{
+	return to_of(to, p->slot, abi, tgid, tid, ktime) && is_told(to, p, bytes);
 }

@@ -21,7 +21,7 @@ enum { ABI_LINUX, ABI_LINUX32, ABI_LINUXX32 };
 
 enum kind {
 	EV_SYSCALL = 1, EV_SYSRET, EV_NAMEI, EV_GENIO, EV_PSIG, EV_CSW, EV_FORK, EV_EXEC, EV_EXEC_ARG, EV_EXEC_ENV,
-	EV_EXIT, EV_LOST, EV_ACCESS,
+	EV_EXIT, EV_LOST, EV_ACCESS, EV_BIRTH,
 };
 
 /* What every event begins with. */
@@ -49,6 +49,8 @@ struct ev_sysret { struct head h; s64 result; };
 struct ev_psig { struct head h; u64 action; u64 mask; u8 info[48]; };
 struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };
+/* Of a child whose EV_FORK had no room; the word of its head are its facilities, the rest is that of struct proc. */
+struct ev_birth { struct head h; u32 flags; u32 filter; };
 #define GENIO_HEAD 8
 #define DATA_MAX 4096
 struct scratch { struct head h; u8 data[GENIO_HEAD + 2 * DATA_MAX]; };

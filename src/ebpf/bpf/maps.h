@@ -6,10 +6,9 @@
 struct proc {
 	u32 facs;
 	u32 flags;
-	u32 slot; /* of its sink */
+	u32 slot; /* the number of its sink */
 	u32 filter; /* 0 for none */
 	u32 owner; /* uid of whom its trace belongs to */
-	u32 parent; /* of one that the daemon has not heard of */
 };
 #define PROC_INHERIT 1
 #define PROC_ROOTS 2
@@ -19,14 +18,22 @@ struct proc {
 #define PROC_HIDDEN 8
 /* The daemon has not heard of its birth. */
 #define PROC_UNTOLD 16
+/* Set by root; PROC_ROOTS where the sink is root's too. The programs do not ask. */
+#define PROC_ROOT 32
 
 struct sink {
 	u64 lost_records;
 	u64 lost_bytes;
 	u32 dead; /* errno */
 	u32 stop; /* policy stop: the first loss ends it */
-	u64 pad[5];
+	u64 pad[3];
+	/* Its number: SLOT() of it is its slot, and the rest says which of all that had the slot it is. */
+	u32 id;
+	u32 untold; /* a child was born that the daemon has not heard of */
+	u32 rest[2];
 };
+#define SLOTS 1024
+#define SLOT(id) ((id) & (SLOTS - 1))
 
 /* What the table of calls says: src/ebpf/kernel.rs makes it. */
 struct path { u8 kind; u8 arg; };
@@ -75,7 +82,7 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16384);
 	__type(key, u32); __type(value, struct thread); } threads SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192);
 	__type(key, u32); __type(value, struct fatal); } fatals SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024); __uint(map_flags, BPF_F_MMAPABLE);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, SLOTS); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct sink); } sinks SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024);
 	__type(key, u32); __type(value, u64[3 * FILTER_WORDS]); } filters SEC(".maps");
@@ -84,7 +91,7 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3 * NUMBERS);
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
 	__type(key, u32); __type(value, struct scratch); } scratches SEC(".maps");
 struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
-struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024); __type(key, u32);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, SLOTS); __type(key, u32);
 	__array(values, struct ring); } rings SEC(".maps");
 
 /*

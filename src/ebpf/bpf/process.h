@@ -18,8 +18,10 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	if (!to_of(&to, p->slot, 0, tgid, parent->pid, bpf_ktime_get_ns()))
 		return 0;
 	struct proc copy = *p;
-	struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL ? REC(5) : 0);
-	copy.parent = tgid;
+	struct ev_sysret *e = NULL;
+	/* Its own birth comes before that of its child. No record is lost: the daemon hears of the child later. */
+	if (is_told(&to, p, 0))
+		e = RESERVE(&to, ev_sysret, 0);
 	copy.flags &= ~PROC_UNTOLD;
 	if (!e)
 		copy.flags |= PROC_UNTOLD;
@@ -30,6 +32,8 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 		fill(&e->h, &to, EV_FORK, new);
 		e->result = known ? 0 : -1;
 		bpf_ringbuf_submit(e, 0);
+	} else if (known) {
+		to.sink->untold = 1;
 	}
 	return 0;
 }

@@ -1,6 +1,7 @@
 //! What the kernel's side leaves out or has no room for, and what it says of it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 
 use ktrace::record::Body;
@@ -8,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{lost, mount, traced};
 use crate::support::mount::Mount;
-use crate::support::stream::Rec;
+use crate::support::stream::{Rec, Stream};
 use crate::support::tracee::Tracee;
 use crate::support::{Running, need, wait_for};
 
@@ -188,4 +189,46 @@ fn a_child_is_traced_although_its_birth_had_no_room() {
     let (seen, told) = (getppids(&recs), told(&recs));
     assert_eq!(seen + told, CALLS * (CHILDREN + 1), "{seen} seen, {told} told");
     assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
+}
+
+/// A process floods its ring while the daemon stands still, makes a child and ends: of neither the birth nor the end is there a
+/// word. Gives it, its trace and its child, of which the daemon knows by now.
+fn orphan(mount: &Mount, line: &str, calls: u64, later: u64) -> (Tracee, Stream, i32) {
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("orphan", &[&calls.to_string(), &later.to_string()]);
+    mount.set(tracee.pid(), line);
+    let trace = mount.trace(tracee.pid());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.go();
+    assert!(tracee.running.wait().success());
+    kill(daemon, Signal::SIGCONT).unwrap();
+    let mut said = String::new();
+    BufReader::new(tracee.running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let child = said.trim().parse().unwrap();
+    (tracee, trace, child)
+}
+
+#[test]
+fn a_child_outlives_its_parent_although_its_birth_had_no_room() {
+    need!("fuse", "ebpf");
+    const CALLS: u64 = 50_000;
+    const LATER: u64 = 100;
+    let mount = mount();
+    let line = "set syscall +inherit policy=drop size=1M calls=getppid backend=ebpf";
+    let (mut tracee, mut trace, child) = orphan(&mount, line, CALLS, LATER);
+    wait_for("the child to be found", || mount.read(format!("{child}/ctl")).starts_with("set "));
+    wait_for("the end of its parent to be seen", || mount.read("stat").contains("traced 1\n"));
+    // Longer than what nobody writes to is kept.
+    let other = Running::spawn(Command::new("sleep").arg("1000"));
+    for _ in 0..3 {
+        let before = field(&mount.read("stat"), "records");
+        mount.set(other.pid(), "set syscall,emul policy=drop backend=ebpf");
+        wait_for("a record of another", || field(&mount.read("stat"), "records") > before);
+        mount.set(other.pid(), "clear");
+    }
+    tracee.say("\n");
+    let recs = trace.rest();
+    let (seen, told) = (getppids(&recs), told(&recs));
+    assert_eq!(seen + told, CALLS + LATER, "{seen} seen, {told} told");
+    assert_eq!(recs.iter().filter(|rec| rec.pid() == child && rec.call().is_some()).count() as u64, LATER);
 }
