@@ -80,11 +80,20 @@ fn run(shared: &Shared) {
     while !shared.over.load(Ordering::Relaxed) {
         wait(shared);
         let _ = shared.bell.read();
-        while shared.drain.lock().pass() > 0 {
+        while look(&shared.drain) {
             thread::sleep(BEAT);
         }
-        shared.drain.lock().tidy();
     }
+}
+
+/// True where there was something to be read.
+fn look(drain: &Mutex<Drain>) -> bool {
+    let mut drain = drain.lock();
+    let more = drain.pass() > 0;
+    if !more || drain.is_due() {
+        drain.tidy();
+    }
+    more
 }
 
 /// Until there is something in a ring, or something else to do.

@@ -333,6 +333,18 @@ impl Sink {
         st.counts.lost += records;
     }
 
+    /// Tells what was lost, where there is room for that: who lost it may not come again for long.
+    pub fn tell_lost(&self) {
+        let mut st = self.state.lock();
+        if st.end.is_some() || st.lost.records == 0 || !st.make_room(RESERVE * 2) {
+            return;
+        }
+        st.tell_loss();
+        let wakers = st.due();
+        drop(st);
+        wakers.iter().for_each(|waker| waker(Held::Nothing));
+    }
+
     /// True while less than a quarter of what all rings may use is used.
     pub fn has_plenty(&self) -> bool {
         self.budget.used() < self.budget.limit() / 4

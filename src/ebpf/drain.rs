@@ -220,16 +220,25 @@ impl Drain {
         count
     }
 
+    /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK
+    }
+
     /// When there is nothing to be read: lets go of what nobody needs.
     pub(super) fn tidy(&mut self) {
-        if self.looked.elapsed() >= LOOK {
+        if self.is_due() {
             self.looked = Instant::now();
             self.bury();
             (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
         let mut live = false;
         for at in 0..self.slots.len() {
+            if self.slots[at].as_ref().is_some_and(|slot| slot.ring.unread() == 0) {
+                self.account(at);
+            }
             let Some(slot) = &mut self.slots[at] else { continue };
+            slot.sink.tell_lost();
             live = true;
             if !slot.watched.is_empty() {
                 continue;
@@ -333,12 +342,15 @@ impl Drain {
 
     /// Takes a process out of a slot. What was lost is told before its sink may end.
     fn forget(&mut self, at: usize, pid: i32) -> Option<Watched> {
-        let slot = self.slots[at].as_mut()?;
-        let (records, bytes) = self.maps.take_lost(at as u32);
-        if records > 0 {
-            slot.sink.lose_many(records, bytes);
+        self.account(at);
+        self.slots[at].as_mut()?.watched.remove(&pid)
+    }
+
+    /// What the kernel's side has lost and no event has told of. To be asked where all before it has been read.
+    fn account(&mut self, at: usize) {
+        if let Some(mut one) = self.one(at) {
+            one.account();
         }
-        slot.watched.remove(&pid)
     }
 
     /// R31, and whether its memory may be shown.
@@ -373,6 +385,7 @@ impl Drain {
                 std::hint::spin_loop();
             }
         }
+        self.account(at);
         self.take_in(at);
     }
 

@@ -293,11 +293,16 @@ impl One<'_> {
             // With its last process the sink ends.
             self.take_in();
         }
+        self.account();
+        self.watched.remove(&pid)
+    }
+
+    /// Losses that no event has told of.
+    pub(super) fn account(&mut self) {
         let (records, bytes) = self.maps.take_lost(self.slot);
         if records > 0 {
             self.sink.lose_many(records, bytes);
         }
-        self.watched.remove(&pid)
     }
 
     /// Ids or dumpability may be others now.

@@ -232,3 +232,28 @@ fn a_child_outlives_its_parent_although_its_birth_had_no_room() {
     assert_eq!(seen + told, CALLS + LATER, "{seen} seen, {told} told");
     assert_eq!(recs.iter().filter(|rec| rec.pid() == child && rec.call().is_some()).count() as u64, LATER);
 }
+
+#[test]
+fn what_was_lost_is_told_although_nothing_comes_after_it() {
+    need!("fuse", "ebpf");
+    const CALLS: u64 = 50_000;
+    let mount = mount();
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("flood", &[&CALLS.to_string(), "0", "waits"]);
+    mount.set(tracee.pid(), "set syscall policy=drop size=1M calls=getppid backend=ebpf");
+    let mut trace = mount.trace(tracee.pid());
+    let pid = tracee.pid();
+    let counted = || {
+        let stat = mount.read(format!("{pid}/stat"));
+        field(&stat, "records") + field(&stat, "lost")
+    };
+    let before = counted();
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.go();
+    BufReader::new(tracee.running.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    kill(daemon, Signal::SIGCONT).unwrap();
+    fs::File::open(mount.path(format!("{pid}/trace"))).unwrap().sync_all().unwrap();
+    assert_eq!(counted() - before, CALLS);
+    let recs = trace.until("the word about the loss", |rec| lost(rec).is_some());
+    assert_eq!(getppids(&recs) + told(&recs), CALLS);
+}
