@@ -85,9 +85,9 @@ pub trait Backend: Send + Sync {
     /// whose events go into the sink as they happen there is nothing to do.
     fn catch_up(&self, _proc: &Proc) {}
 
-    /// This thread is in the call by which tracing of its own process is about to be set: the call makes no record of
-    /// its end (R38). To be said before `apply`.
-    fn excuse(&self, _tid: i32) {}
+    /// This thread is in the call by which tracing of its own process is about to be set to this: the call makes no record of
+    /// its end (R38). To be said before `apply`, and to be taken back with `None` where that fails.
+    fn excuse(&self, _tid: i32, _trace: Option<&Trace>) {}
 
     /// What watching has cost, in all or of one process.
     fn costs(&self, proc: Option<&Proc>) -> Costs;

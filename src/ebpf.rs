@@ -148,8 +148,10 @@ impl Backend for Ebpf {
         self.shared.drain.lock().settle(proc.id.pid);
     }
 
-    fn excuse(&self, tid: i32) {
-        self.shared.drain.lock().excuse(tid);
+    fn excuse(&self, tid: i32, trace: Option<&Trace>) {
+        // Where no calls are traced nothing would take the mark off again.
+        let excused = trace.is_some_and(|trace| trace.facs.intersects(load::CALLS));
+        self.shared.drain.lock().excuse(tid, excused);
     }
 
     fn costs(&self, proc: Option<&Proc>) -> Costs {

@@ -233,7 +233,7 @@ impl Ktrace {
             return Err(changed_meanwhile(proc));
         }
         if caller.process() == proc.id.pid {
-            backend.excuse(caller.tid);
+            backend.excuse(caller.tid, Some(&trace));
         }
         let applied = backend.apply(proc, Some(Arc::clone(&trace)), by).map(drop);
         // A set-id exec may have come between the permission and the attach: from here on the hooks watch for it.
@@ -255,6 +255,9 @@ impl Ktrace {
                 Ok(())
             }
             Err(error) => {
+                if caller.process() == proc.id.pid {
+                    backend.excuse(caller.tid, None);
+                }
                 if let (Some(before), Some(old), false) =
                     (before, &old, matches!(error, Error::Denied { .. }))
                 {

@@ -198,8 +198,11 @@ impl Drain {
     }
 
     /// The call this thread is in makes no record of its end.
-    pub(super) fn excuse(&mut self, tid: i32) {
-        self.maps.excuse(tid);
+    pub(super) fn excuse(&mut self, tid: i32, excused: bool) {
+        match excused {
+            true => self.maps.excuse(tid),
+            false => self.maps.forget_call(tid, true),
+        }
     }
 
     /// Reads what is there, of each ring at most a turn; gives how many events that were.
@@ -289,6 +292,10 @@ impl Drain {
             return Ok(());
         }
         self.programs.attach(facs).map_err(|error| Error::Unsupported { what: error.into() })?;
+        if facs.is_none() {
+            // Nobody sees any more how their calls end.
+            self.maps.forget_calls();
+        }
         self.attached = facs;
         Ok(())
     }

@@ -46,6 +46,10 @@ type Putting = JoinHandle<std::result::Result<(), String>>;
 type ProcValue = [u32; 5];
 /// `struct thread`.
 type ThreadValue = [u64; 3];
+/// `struct fatal`.
+type FatalValue = [u64; 7];
+/// `THREAD_SKIP`.
+const SKIP: u64 = 1;
 /// `struct call`.
 type CallValue = [u8; 16];
 
@@ -58,6 +62,7 @@ pub(super) struct Maps {
     sinks: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
+    fatals: HashMap<MapData, u32, FatalValue>,
     filters: Array<MapData, [u64; FILTER]>,
     rings: ArrayOfMaps<MapData, MapData>,
     rings_fd: OwnedFd,
@@ -112,6 +117,7 @@ impl Maps {
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
+            fatals: HashMap::try_from(take("fatals")?).map_err(map)?,
             filters: Array::try_from(take("filters")?).map_err(map)?,
             rings: ArrayOfMaps::try_from(rings).map_err(map)?,
             rings_fd,
@@ -143,6 +149,10 @@ impl Maps {
         let flags =
             [(inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN), (root, ROOT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
+        if !known {
+            // Of a former process, or of an earlier trace.
+            let _ = self.fatals.remove(&(pid as u32));
+        }
         self.procs
             .insert(
                 pid as u32,
@@ -161,11 +171,34 @@ impl Maps {
     }
 
     /// Of these threads it is not known whether they are in a call: their calls are seen from now on.
-    pub(super) fn forget_threads(&self, tids: &[i32]) {
+    pub(super) fn forget_threads(&mut self, tids: &[i32]) {
         for tid in tids {
             let (word, bit) = place(*tid);
             self.known.word(word).fetch_and(!bit, Ordering::SeqCst);
             self.inside.word(word).fetch_and(!bit, Ordering::SeqCst);
+            self.forget_call(*tid, false);
+        }
+    }
+
+    /// What is remembered of the call that this thread is in, of its excuse only where that is taken back.
+    pub(super) fn forget_call(&mut self, tid: i32, excuse: bool) {
+        let (word, bit) = place(tid);
+        if self.marked.word(word).load(Ordering::SeqCst) & bit == 0 {
+            return;
+        }
+        if self.threads.get(&(tid as u32), 0).is_ok_and(|thread| (thread[1] & SKIP != 0) != excuse) {
+            return;
+        }
+        self.marked.word(word).fetch_and(!bit, Ordering::SeqCst);
+        // Gone is as good.
+        let _ = self.threads.remove(&(tid as u32));
+    }
+
+    /// What is remembered of all calls, of nobody any more.
+    pub(super) fn forget_calls(&mut self) {
+        let tids: Vec<u32> = self.threads.keys().flatten().collect();
+        for tid in tids {
+            self.forget_call(tid as i32, false);
         }
     }
 
@@ -175,6 +208,7 @@ impl Maps {
         self.traced.word(word).fetch_and(!bit, Ordering::SeqCst);
         // Gone is as good.
         let _ = self.procs.remove(&(pid as u32));
+        let _ = self.fatals.remove(&(pid as u32));
     }
 
     /// True where the kernel's side still knows it.
@@ -215,7 +249,6 @@ impl Maps {
 
     /// The call that this thread is in makes no record of its end (R38).
     pub(super) fn excuse(&mut self, tid: i32) {
-        const SKIP: u64 = 1;
         if self.threads.insert(tid as u32, [0, SKIP, 0], 0).is_ok() {
             let (word, bit) = place(tid);
             self.marked.word(word).fetch_or(bit, Ordering::SeqCst);
