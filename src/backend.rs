@@ -69,6 +69,16 @@ pub trait Backend: Send + Sync {
     /// EOPNOTSUPP with the facility or policy that it cannot give.
     fn can(&self, want: &Want) -> Result<()>;
 
+    /// To be said before `apply` of a process that this backend may not watch yet: nothing is recorded, but if an exec gives
+    /// it privilege, `apply` says ESRCH. So the permission can be asked for between the two. False where it must be asked
+    /// after `apply`.
+    ///
+    /// # Errors
+    /// Those of `apply`.
+    fn hold(&self, _proc: &Proc, _trace: &Trace) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Brings what is traced of `proc` to this; the same twice changes nothing; `None` detaches.
     ///
     /// # Errors

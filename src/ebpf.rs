@@ -128,10 +128,16 @@ impl Backend for Ebpf {
         Err(Error::Unsupported { what: what.into() })
     }
 
+    fn hold(&self, proc: &Proc, trace: &Trace) -> Result<bool> {
+        let held = self.shared.drain.lock().hold(proc.id.pid, trace);
+        let _ = self.shared.bell.write(1);
+        held
+    }
+
     fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
         let mut drain = self.shared.drain.lock();
         match trace {
-            Some(trace) => drain.apply(proc, &trace)?,
+            Some(trace) => drain.set(proc, &trace)?,
             None => drain.release(proc.id.pid),
         }
         drop(drain);

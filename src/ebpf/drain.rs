@@ -59,6 +59,8 @@ pub(super) struct Drain {
     epoll: Arc<Epoll>,
     out: Out,
     attached: Option<Facs>,
+    /// Of whom it is seen only whether an exec gives them privilege, and what is to be traced of them.
+    held: Pids<Facs>,
     looked: Instant,
 }
 
@@ -68,7 +70,8 @@ impl Drain {
         let (parts, left) = (HashMap::new(), HashMap::new());
         let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
         let slots = (0..SLOTS).map(|_| None).collect();
-        Drain { procs, programs, maps, slots, epoll, out, attached: None, looked: Instant::now() }
+        let (attached, held, looked) = (None, Pids::default(), Instant::now());
+        Drain { procs, programs, maps, slots, epoll, out, attached, held, looked }
     }
 
     /// Events read since the start.
@@ -76,11 +79,39 @@ impl Drain {
         self.out.events
     }
 
+    /// Lets the kernel's side see whether an exec gives privilege to a process, and nothing else of it; false where it does
+    /// so already.
+    ///
+    /// # Errors
+    /// As for [`Drain::set`].
+    pub(super) fn hold(&mut self, pid: i32, trace: &Trace) -> Result<bool> {
+        if self.find(pid).is_some() {
+            return Ok(false);
+        }
+        let to = self.slot_of(trace.sink())?;
+        self.held.insert(pid, trace.facs);
+        let held = self.attach(self.wanted()).and_then(|()| self.maps.hold(pid, trace, to as u32));
+        if held.is_err() {
+            self.release(pid);
+        }
+        held.map(|()| true)
+    }
+
     /// Brings what is traced of a process to this.
     ///
     /// # Errors
     /// ENOSPC; what cannot be attached.
-    pub(super) fn apply(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
+    pub(super) fn set(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
+        let pid = proc.id.pid;
+        let set = self.apply(proc, trace);
+        if self.find(pid).is_none() {
+            self.release(pid);
+        }
+        self.held.remove(&pid);
+        set
+    }
+
+    fn apply(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
         let pid = proc.id.pid;
         if !proc.trace().is_some_and(|now| Arc::ptr_eq(&now, trace)) {
             // An exec has ended it since control has set it (R23).
@@ -133,21 +164,25 @@ impl Drain {
                 let held = std::mem::take(&mut old.held);
                 let watched = Watched { abi: old.abi, hidden: old.hidden, held, ..watched };
                 *old = watched;
-                self.applied(to, pid);
+                let stamp = self.stamp(pid);
+                self.applied(to, &stamp);
             }
             false => {
                 if let Some(slot) = self.slot(to) {
                     slot.watched.insert(pid, watched);
                     slot.empty = None;
                 }
-                self.applied(to, pid);
-                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, before.is_some()) {
+                // Before the first of its events, and none where it is not traced.
+                let stamp = self.stamp(pid);
+                let known = before.is_some() || self.held.contains_key(&pid);
+                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, known) {
                     self.forget(to, pid);
                     return Err(match before {
                         Some(from) => self.ended(from, proc, error),
                         None => error,
                     });
                 }
+                self.applied(to, &stamp);
                 if let Some(from) = before {
                     self.settle_slot(from);
                     self.forget(from, pid);
@@ -173,6 +208,7 @@ impl Drain {
 
     /// Nothing is traced of it any more; what it did before is in its sink.
     pub(super) fn release(&mut self, pid: i32) {
+        self.held.remove(&pid);
         self.maps.release(pid);
         if let Some(at) = self.find(pid) {
             self.settle_slot(at);
@@ -284,7 +320,9 @@ impl Drain {
 
     fn wanted(&self) -> Option<Facs> {
         let all = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
-        all.map(|watched| watched.trace.facs).reduce(|all, facs| all | facs)
+        all.map(|watched| watched.trace.facs)
+            .chain(self.held.values().copied())
+            .reduce(|all, facs| all | facs)
     }
 
     fn attach(&mut self, facs: Option<Facs>) -> Result<()> {
@@ -360,16 +398,19 @@ impl Drain {
         }
     }
 
+    fn stamp(&self, pid: i32) -> Stamp {
+        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
+        Stamp { time: self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64), pid, tid: pid, comm }
+    }
+
     /// R31, and whether its memory may be shown.
-    fn applied(&mut self, at: usize, pid: i32) {
+    fn applied(&mut self, at: usize, stamp: &Stamp) {
+        let pid = stamp.pid;
         let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else {
             return;
         };
-        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
-        let time = self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64);
-        let stamp = Stamp { time, pid, tid: pid, comm };
         let trace = Arc::clone(&watched.trace);
-        let to = At { trace: &trace, stamp: &stamp, abi: watched.abi };
+        let to = At { trace: &trace, stamp, abi: watched.abi };
         self.out.recorder.emul(to);
         let hidden = is_hidden(&trace, pid);
         note_hidden(&mut self.out.recorder, watched, to, hidden);

@@ -143,28 +143,36 @@ impl Maps {
     ) -> Result<()> {
         let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
         let owner = trace.sink().owner();
+        let (inherit, root) = (trace.inherit, trace.root);
         // What a user may see the kernel's side finds out by itself.
         let hide = hidden && owner == 0;
-        let (inherit, root) = (trace.inherit, trace.root);
         let flags =
             [(inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN), (root, ROOT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
+        let value = [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner];
+        self.enter(pid, value, known)
+    }
+
+    /// Of this process only an exec that gives privilege is seen: then it is not known any more.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(super) fn hold(&mut self, pid: i32, trace: &Trace, slot: u32) -> Result<()> {
+        self.enter(pid, [0, 0, self.ids[slot as usize], 0, trace.sink().owner()], false)
+    }
+
+    fn enter(&mut self, pid: i32, value: ProcValue, known: bool) -> Result<()> {
         if !known {
             // Of a former process, or of an earlier trace.
             let _ = self.fatals.remove(&(pid as u32));
         }
-        self.procs
-            .insert(
-                pid as u32,
-                [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner],
-                if known { EXIST } else { 0 },
-            )
-            .map_err(|error| match error {
-                MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                    Error::Gone { pid }
-                }
-                error => full("processes")(error),
-            })?;
+        let entered = self.procs.insert(pid as u32, value, if known { EXIST } else { 0 });
+        entered.map_err(|error| match error {
+            MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Error::Gone { pid }
+            }
+            error => full("processes")(error),
+        })?;
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())

@@ -2,6 +2,7 @@
 //! processes that others trace.
 
 mod loss;
+mod privilege;
 mod watched;
 
 use ktrace::record::Body;
