@@ -57,8 +57,9 @@ impl Ebpf {
     /// # Errors
     /// Why it cannot be had here, in words.
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
-        let mut programs = load::Programs::load()?;
-        let maps = kernel::Maps::of(programs.ebpf())?;
+        let limits = load::Limits::get();
+        let mut programs = load::Programs::load(&limits)?;
+        let maps = kernel::Maps::of(programs.ebpf(), limits.procs)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;

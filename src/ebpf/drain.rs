@@ -68,7 +68,7 @@ impl Drain {
     pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps, epoll: Arc<Epoll>) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let (parts, left) = (HashMap::new(), HashMap::new());
-        let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
+        let out = Out { recorder, offset: offset_now(), parts, left, events: 0, warned: None };
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         Drain { procs, programs, maps, slots, epoll, out, attached, held, looked }
@@ -271,23 +271,18 @@ impl Drain {
             self.bury();
             (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
-        let mut live = false;
         for at in 0..self.slots.len() {
             if self.slots[at].as_ref().is_some_and(|slot| slot.ring.unread() == 0) {
                 self.account(at);
             }
             let Some(slot) = &mut self.slots[at] else { continue };
             slot.sink.tell_lost();
-            live = true;
             if !slot.watched.is_empty() {
                 continue;
             }
             if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE && self.maps.close(at as u32) {
                 self.slots[at] = None;
             }
-        }
-        if !live {
-            self.maps.forget_filters();
         }
         let wanted = self.wanted();
         if let Err(error) = self.attach(wanted) {

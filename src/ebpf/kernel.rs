@@ -35,15 +35,15 @@ const FILTER: usize = 27;
 /// `BPF_EXIST` of the kernel's uapi/linux/bpf.h.
 const EXIST: u64 = 2;
 
-/// Most entries of `procs`.
-const PROCS: usize = 32768;
+/// Bytes of `shares`.
+const SHARES: usize = 8 * (1 + SLOTS as usize);
 /// So many rings are given back at once: each has a thread that waits.
 const CLOSING_MAX: usize = 64;
 
 /// The thread that puts a ring into its place.
 type Putting = JoinHandle<std::result::Result<(), String>>;
 /// `struct proc` as its words.
-type ProcValue = [u32; 5];
+type ProcValue = [u32; 6];
 /// `struct thread`.
 type ThreadValue = [u64; 3];
 /// `struct fatal`.
@@ -60,6 +60,7 @@ pub(super) struct Maps {
     known: Shared,
     inside: Shared,
     sinks: Shared,
+    shares: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
     fatals: HashMap<MapData, u32, FatalValue>,
@@ -73,7 +74,11 @@ pub(super) struct Maps {
     /// Slots that a program may still be writing to.
     closing: Vec<(u32, Putting)>,
     /// The filters there are, from slot 1 on.
-    made: Vec<Calls>,
+    made: Vec<Option<Calls>>,
+    /// The owners that have entries in `procs`, from the first share on.
+    owners: Vec<u32>,
+    /// Most entries in `procs`.
+    most: u32,
 }
 
 /// What the kernel's side has of a process that is traced.
@@ -95,7 +100,7 @@ impl Maps {
     ///
     /// # Errors
     /// What is missing, in words.
-    pub(super) fn of(ebpf: &mut Ebpf) -> std::result::Result<Maps, String> {
+    pub(super) fn of(ebpf: &mut Ebpf, most: u32) -> std::result::Result<Maps, String> {
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
         let map = |error: MapError| chain(&error);
@@ -115,6 +120,7 @@ impl Maps {
             known: mapped(take("known")?, BITS)?,
             inside: mapped(take("inside")?, BITS)?,
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
+            shares: mapped(take("shares")?, SHARES)?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
             fatals: HashMap::try_from(take("fatals")?).map_err(map)?,
@@ -125,6 +131,8 @@ impl Maps {
             ids: (0..SLOTS).collect(),
             closing: Vec::new(),
             made: Vec::new(),
+            owners: Vec::new(),
+            most,
         })
     }
 
@@ -149,7 +157,7 @@ impl Maps {
         let flags =
             [(inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN), (root, ROOT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
-        let value = [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner];
+        let value = [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner, 0];
         self.enter(pid, value, known)
     }
 
@@ -158,10 +166,16 @@ impl Maps {
     /// # Errors
     /// ENOSPC.
     pub(super) fn hold(&mut self, pid: i32, trace: &Trace, slot: u32) -> Result<()> {
-        self.enter(pid, [0, 0, self.ids[slot as usize], 0, trace.sink().owner()], false)
+        self.enter(pid, [0, 0, self.ids[slot as usize], 0, trace.sink().owner(), 0], false)
     }
 
-    fn enter(&mut self, pid: i32, value: ProcValue, known: bool) -> Result<()> {
+    fn enter(&mut self, pid: i32, mut value: ProcValue, known: bool) -> Result<()> {
+        let owner = value[4];
+        let former = self.procs.get(&(pid as u32), 0).ok().map(|former| former[5]);
+        let share = self.share(owner).filter(|&share| former.is_some() || self.has_share(share));
+        value[5] = share.ok_or_else(|| Error::NoSpace {
+            what: format!("too many processes are traced for uid {owner}").into(),
+        })?;
         if !known {
             // Of a former process, or of an earlier trace.
             let _ = self.fatals.remove(&(pid as u32));
@@ -173,9 +187,40 @@ impl Maps {
             }
             error => full("processes")(error),
         })?;
+        self.count(value[5], 1);
+        if let Some(former) = former {
+            self.count(former, -1);
+        }
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Where the entries of this owner are counted.
+    fn share(&mut self, owner: u32) -> Option<u32> {
+        let unused = |at: usize| self.shares.word(8 * (at + 1)).load(Ordering::SeqCst) == 0;
+        let at = match self.owners.iter().position(|&one| one == owner) {
+            Some(at) => at,
+            None => (0..SLOTS as usize).find(|&at| unused(at))?,
+        };
+        if at >= self.owners.len() {
+            self.owners.push(owner);
+        }
+        self.owners[at] = owner;
+        Some(at as u32 + 1)
+    }
+
+    /// As the programs do it: no owner has more entries than are free.
+    fn has_share(&self, share: u32) -> bool {
+        let count = |at: u32| self.shares.word(8 * at as usize).load(Ordering::SeqCst);
+        count(0) + count(share) < u64::from(self.most)
+    }
+
+    fn count(&self, share: u32, by: i64) {
+        for at in [0, share] {
+            // Modulo 2^64: less one is a sum too.
+            self.shares.word(8 * at as usize).fetch_add(by as u64, Ordering::SeqCst);
+        }
     }
 
     /// Of these threads it is not known whether they are in a call: their calls are seen from now on.
@@ -215,7 +260,11 @@ impl Maps {
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_and(!bit, Ordering::SeqCst);
         // Gone is as good.
-        let _ = self.procs.remove(&(pid as u32));
+        if let Ok(former) = self.procs.get(&(pid as u32), 0)
+            && self.procs.remove(&(pid as u32)).is_ok()
+        {
+            self.count(former[5], -1);
+        }
         let _ = self.fatals.remove(&(pid as u32));
     }
 
@@ -232,7 +281,7 @@ impl Maps {
             inherit: entry.flags & INHERIT != 0,
             root: entry.flags & ROOT != 0,
             seccomp: false,
-            calls: at.and_then(|at| self.made.get(at)).map(|calls| Arc::new(calls.clone())),
+            calls: at.and_then(|at| self.made.get(at)?.clone()).map(Arc::new),
             backend: super::NAME,
             writer: sink.writer(),
         }
@@ -249,9 +298,9 @@ impl Maps {
         let id = self.ids[slot as usize];
         let is_one = |value: &ProcValue| value[2] == id && value[1] & UNTOLD != 0;
         // Where entries go meanwhile it may begin anew: that has an end too.
-        let all = self.procs.iter().take(2 * PROCS).flatten();
+        let all = self.procs.iter().take(2 * self.most as usize).flatten();
         all.filter(|(_, value)| is_one(value))
-            .map(|(pid, [facs, flags, _, filter, _])| (pid as i32, Entry { facs, flags, filter }))
+            .map(|(pid, [facs, flags, _, filter, ..])| (pid as i32, Entry { facs, flags, filter }))
             .collect()
     }
 
@@ -276,7 +325,7 @@ impl Maps {
         for at in [at, at + 8] {
             self.sinks.word(at).store(0, Ordering::SeqCst);
         }
-        for at in [at + 16, at + 52] {
+        for at in [at + 16, at + 52, at + 56] {
             self.sinks.half(at).store(0, Ordering::SeqCst);
         }
         self.set_policy(slot, policy);
@@ -363,23 +412,44 @@ impl Maps {
         }
     }
 
-    /// Forgets the filters: nobody uses one.
-    pub(super) fn forget_filters(&mut self) {
-        self.made.clear();
+    /// Children of this slot's processes for which there was no room. They stay so many until that is told.
+    pub(super) fn untraced(&self, slot: u32) -> u32 {
+        self.sinks.half(slot as usize * SINK + 56).load(Ordering::SeqCst)
+    }
+
+    /// It was told of so many.
+    pub(super) fn told_untraced(&self, slot: u32, told: u32) {
+        self.sinks.half(slot as usize * SINK + 56).fetch_sub(told, Ordering::SeqCst);
+    }
+
+    /// Forgets the filters that nobody uses.
+    fn forget_filters(&mut self) {
+        let mut used = vec![false; self.made.len()];
+        for (_, [_, _, _, filter, ..]) in self.procs.iter().take(2 * self.most as usize).flatten() {
+            if let Some(used) = (filter as usize).checked_sub(1).and_then(|at| used.get_mut(at)) {
+                *used = true;
+            }
+        }
+        self.made.iter_mut().zip(used).filter(|(_, used)| !used).for_each(|(made, _)| *made = None);
     }
 
     fn filter(&mut self, calls: &Calls) -> Result<u32> {
-        if let Some(at) = self.made.iter().position(|made| made == calls) {
+        if let Some(at) = self.made.iter().position(|made| made.as_ref() == Some(calls)) {
             return Ok(at as u32 + 1);
         }
-        let slot = self.made.len() as u32 + 1;
-        if slot >= SLOTS {
-            return Err(Error::NoSpace { what: "too many different calls= at once".into() });
+        if self.made.len() < SLOTS as usize - 1 {
+            self.made.push(None);
+        } else if self.made.iter().all(Option::is_some) {
+            self.forget_filters();
         }
+        let slot = match self.made.iter().position(Option::is_none) {
+            Some(at) => at as u32 + 1,
+            None => return Err(Error::NoSpace { what: "too many different calls= at once".into() }),
+        };
         let mut words = [0; FILTER];
         words.iter_mut().zip(calls.words()).for_each(|(word, bits)| *word = bits);
         self.filters.set(slot, words, 0).map_err(full("filters"))?;
-        self.made.push(calls.clone());
+        self.made[slot as usize - 1] = Some(calls.clone());
         Ok(slot)
     }
 }

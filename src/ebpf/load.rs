@@ -35,6 +35,30 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
 pub(super) const CALLS: Facs =
     Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
+/// How much the kernel's side remembers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Processes that can be traced at once.
+    pub(super) procs: u32,
+}
+
+impl Limits {
+    /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
+    pub(super) fn get() -> Limits {
+        let mut limits = Limits { procs: 32768 };
+        if cfg!(debug_assertions) {
+            let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
+            for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
+                match (word, number.parse()) {
+                    ("procs", Ok(procs)) => limits.procs = procs,
+                    _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
+                }
+            }
+        }
+        limits
+    }
+}
+
 /// The loaded programs.
 pub(super) struct Programs {
     ebpf: Ebpf,
@@ -46,7 +70,7 @@ impl Programs {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) fn load() -> Result<Programs, String> {
+    pub(super) fn load(limits: &Limits) -> Result<Programs, String> {
         match std::fs::metadata("/proc/self/ns/pid") {
             Ok(ns) if ns.ino() == INIT_PID_NS => {}
             Ok(_) => return Err("the daemon is not in the first pid namespace".into()),
@@ -55,6 +79,7 @@ impl Programs {
         let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
+            .override_global("procs_max", &limits.procs, true)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(&OBJECT.0)
             .map_err(|error| chain(&error))?;

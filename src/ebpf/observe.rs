@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -20,6 +21,9 @@ const HELD_MAX: usize = 1024;
 /// Both clocks go on at the same pace until one is set: what differs less is how it was measured, and would make times of
 /// a thread go back.
 pub(super) const STEP_MIN: i64 = 1_000_000;
+
+/// How often it is said at most that too many are traced.
+const WARN: Duration = Duration::from_secs(10);
 
 /// Keyed by numbers of processes, which nobody can choose so that they collide: found for each event, so quickly.
 pub(super) type Pids<T> = HashMap<i32, T, BuildHasherDefault<ByPid>>;
@@ -89,6 +93,8 @@ pub(super) struct Out {
     /// How threads left their cpu.
     pub(super) left: HashMap<i32, bool>,
     pub(super) events: u64,
+    /// When it was last said that too many are traced.
+    pub(super) warned: Option<Instant>,
 }
 
 impl Out {
@@ -133,7 +139,7 @@ impl One<'_> {
         }
         let Some(watched) = self.watched.get_mut(&head.pid) else {
             // Born of a process that was let go at that very moment.
-            if let Event::Fork { .. } = event {
+            if let Event::Fork = event {
                 self.maps.release(head.word as i32);
             }
             return;
@@ -181,7 +187,7 @@ impl One<'_> {
                     false => out.recorder.csw(at, leaves, user),
                 }
             }
-            Event::Fork { failed } => self.fork(head, &stamp, failed),
+            Event::Fork => self.fork(head, &stamp),
             Event::Exec => self.exec(head, &stamp),
             Event::ExecArg(part) => strings(&mut out.parts, head, part, |arg| out.recorder.exec_arg(at, arg)),
             Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
@@ -192,15 +198,10 @@ impl One<'_> {
     }
 
     /// R22.
-    fn fork(&mut self, head: &Head, stamp: &Stamp, failed: bool) {
+    fn fork(&mut self, head: &Head, stamp: &Stamp) {
         let child = head.word as i32;
         let Some(parent) = self.watched.get(&head.pid) else { return };
         let (abi, trace) = (parent.abi, &parent.trace);
-        if failed {
-            log::warn!("process {child} is not traced: too many are");
-            let note = format!("child {child} is not traced: no room in the kernel");
-            return self.out.recorder.note(At { trace, stamp, abi }, &note);
-        }
         // Not what its parent has now, but what it had.
         let trace = Arc::new(trace.inherited());
         let proc = ProcId::of(child).ok().map(|id| self.procs.entry(id));
@@ -302,6 +303,15 @@ impl One<'_> {
         let (records, bytes) = self.maps.take_lost(self.slot);
         if records > 0 {
             self.sink.lose_many(records, bytes);
+        }
+        let untraced = self.maps.untraced(self.slot);
+        if untraced > 0 && self.sink.tell_of(&format!("{untraced} children are not traced: too many are")) {
+            self.maps.told_untraced(self.slot, untraced);
+            if self.out.warned.is_none_or(|warned| warned.elapsed() > WARN) {
+                self.out.warned = Some(Instant::now());
+                let owner = self.sink.owner();
+                log::warn!("{untraced} children are not traced: too many processes are for uid {owner}");
+            }
         }
     }
 

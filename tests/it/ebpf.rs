@@ -3,6 +3,7 @@
 
 mod loss;
 mod privilege;
+mod share;
 mod watched;
 
 use ktrace::record::Body;

@@ -9,6 +9,7 @@ struct proc {
 	u32 slot; /* the number of its sink */
 	u32 filter; /* 0 for none */
 	u32 owner; /* uid of whom its trace belongs to */
+	u32 share; /* where the entries of that owner are counted */
 };
 #define PROC_INHERIT 1
 #define PROC_ROOTS 2
@@ -30,7 +31,8 @@ struct sink {
 	/* Its number: SLOT() of it is its slot, and the rest says which of all that had the slot it is. */
 	u32 id;
 	u32 untold; /* a child was born that the daemon has not heard of */
-	u32 rest[2];
+	u32 untraced; /* children for which `procs` had no room */
+	u32 rest;
 };
 #define SLOTS 1024
 #define SLOT(id) ((id) & (SLOTS - 1))
@@ -76,8 +78,14 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_fl
 	__type(key, u32); __type(value, struct bits); } known SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } inside SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 32768);
+#define PROCS 32768
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, PROCS);
 	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
+/* So many may be used. */
+const volatile u32 procs_max = PROCS;
+/* How many entries of `procs` there are, and after that how many of each owner. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1 + SLOTS); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, u64); } shares SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16384);
 	__type(key, u32); __type(value, struct thread); } threads SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192);

@@ -3,6 +3,41 @@
 #include "access.h"
 #include "syscall.h"
 
+static __always_inline void count(u32 share, s64 by)
+{
+	u32 zero = 0;
+	u64 *all = bpf_map_lookup_elem(&shares, &zero), *own = bpf_map_lookup_elem(&shares, &share);
+
+	if (all)
+		__sync_fetch_and_add(all, by);
+	if (own)
+		__sync_fetch_and_add(own, by);
+}
+
+/* No owner has more entries than are free: whatever one does, there is room for others. */
+static __always_inline bool has_share(u32 share)
+{
+	u32 zero = 0;
+	u64 *all = bpf_map_lookup_elem(&shares, &zero), *own = bpf_map_lookup_elem(&shares, &share);
+
+	return all && own && *all + *own < procs_max;
+}
+
+static __always_inline bool enter(u32 tgid, struct proc *new)
+{
+	/* Of one whose end nobody saw. */
+	struct proc *old = bpf_map_lookup_elem(&procs, &tgid);
+	u32 former = old ? old->share : 0;
+
+	if ((!former && !has_share(new->share)) || bpf_map_update_elem(&procs, &tgid, new, BPF_ANY))
+		return false;
+	count(new->share, 1);
+	if (former)
+		count(former, -1);
+	set_bit(&traced, tgid);
+	return true;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -25,23 +60,25 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	copy.flags &= ~PROC_UNTOLD;
 	if (!e)
 		copy.flags |= PROC_UNTOLD;
-	bool known = bpf_map_update_elem(&procs, &new, &copy, BPF_ANY) == 0;
-	if (known)
-		set_bit(&traced, new);
-	if (e) {
+	if (!enter(new, &copy)) {
+		__sync_fetch_and_add(&to.sink->untraced, 1);
+		if (e)
+			bpf_ringbuf_discard(e, 0);
+	} else if (e) {
 		fill(&e->h, &to, EV_FORK, new);
-		e->result = known ? 0 : -1;
+		e->result = 0;
 		bpf_ringbuf_submit(e, 0);
-	} else if (known) {
+	} else {
 		to.sink->untold = 1;
 	}
 	return 0;
 }
 
-static __always_inline void end(u32 tgid)
+static __always_inline void end(u32 tgid, u32 share)
 {
 	clear_bit(&traced, tgid);
-	bpf_map_delete_elem(&procs, &tgid);
+	if (bpf_map_delete_elem(&procs, &tgid) == 0)
+		count(share, -1);
 	bpf_map_delete_elem(&fatals, &tgid);
 }
 
@@ -146,7 +183,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 		}
 	}
 	if (ended) {
-		end(tgid);
+		end(tgid, p->share);
 		return 0;
 	}
 	if (!opened || !shown)
@@ -188,6 +225,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 			bpf_ringbuf_submit(e, 0);
 		}
 	}
-	end(tgid);
+	end(tgid, p->share);
 	return 0;
 }

@@ -22,7 +22,7 @@ fn told(recs: &[Rec]) -> u64 {
 }
 
 /// A number that a `stat` file gives after this word.
-fn field(text: &str, word: &str) -> u64 {
+pub(super) fn field(text: &str, word: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok()).unwrap()
 }
 

@@ -236,6 +236,8 @@ fn a_new_trace_of_a_process_that_is_being_killed_tells_of_that() {
     wait_for("it to wait for a record", || {
         fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("0 0x3 "))
     });
+    // An answer to a later question: the read is in the daemon's hands.
+    other.read("stat");
     // Its first thread waits for an answer, and nothing can end that: it is killed later than the other one.
     let daemon = nix::unistd::Pid::from_raw(other.daemon());
     kill(daemon, Signal::SIGSTOP).unwrap();
