@@ -99,6 +99,11 @@ pub trait Backend: Send + Sync {
     /// its end (R38). To be said before `apply`, and to be taken back with `None` where that fails.
     fn excuse(&self, _tid: i32, _trace: Option<&Trace>) {}
 
+    /// Why it can do nothing any more, where something of it has failed for good.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
     /// What watching has cost, in all or of one process.
     fn costs(&self, proc: Option<&Proc>) -> Costs;
 

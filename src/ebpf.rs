@@ -12,8 +12,10 @@ mod observe;
 mod ring;
 mod sys;
 
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,39 @@ struct Shared {
     /// Rung when there is a new ring to look after, and at the end.
     bell: EventFd,
     over: AtomicBool,
+    /// Why there is nothing more to come.
+    fault: OnceLock<String>,
+}
+
+impl Shared {
+    /// What a fault of ours breaks is given up whole, and nobody else is hurt: then nothing is done and there is no answer.
+    fn with<T>(&self, what: impl FnOnce(&mut Drain) -> T) -> Option<T> {
+        let mut drain = self.drain.lock();
+        if self.fault.get().is_some() {
+            return None;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| what(&mut drain)));
+        done.map_err(|panic| self.fail(&mut drain, &*panic)).ok()
+    }
+
+    fn fail(&self, drain: &mut Drain, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let why = format!(
+            "a fault of ours: {}",
+            text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+        );
+        log::error!("eBPF: {why}; all that it traces is released");
+        // The first stays.
+        let _ = self.fault.set(why);
+        if catch_unwind(AssertUnwindSafe(|| drain.give_up())).is_err() {
+            log::error!("eBPF: not all could be released");
+        }
+    }
+
+    fn failed(&self) -> Error {
+        let why = self.fault.get().map_or("", String::as_str);
+        Error::Unsupported { what: format!("the ebpf backend has ended by {why}").into() }
+    }
 }
 
 impl Ebpf {
@@ -66,8 +101,9 @@ impl Ebpf {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX);
         epoll.add(&bell, event).map_err(|errno| format!("epoll: {errno}"))?;
         let epoll = Arc::new(epoll);
-        let drain = Mutex::new(Drain::new(procs, programs, maps, Arc::clone(&epoll)));
-        let shared = Arc::new(Shared { drain, epoll, bell, over: AtomicBool::new(false) });
+        let drain = Mutex::new(Drain::new(procs, programs, maps, Arc::clone(&epoll), limits));
+        let shared =
+            Arc::new(Shared { drain, epoll, bell, over: AtomicBool::new(false), fault: OnceLock::new() });
         let its = Arc::clone(&shared);
         let started = thread::Builder::new().name("ebpf".into()).spawn(move || run(&its));
         started.map_err(|error| format!("a thread: {error}"))?;
@@ -81,15 +117,18 @@ fn run(shared: &Shared) {
     while !shared.over.load(Ordering::Relaxed) {
         wait(shared);
         let _ = shared.bell.read();
-        while look(&shared.drain) {
-            thread::sleep(BEAT);
+        loop {
+            match shared.with(look) {
+                Some(true) => thread::sleep(BEAT),
+                Some(false) => break,
+                None => return,
+            }
         }
     }
 }
 
 /// True where there was something to be read.
-fn look(drain: &Mutex<Drain>) -> bool {
-    let mut drain = drain.lock();
+fn look(drain: &mut Drain) -> bool {
     let more = drain.pass() > 0;
     if !more || drain.is_due() {
         drain.tidy();
@@ -117,6 +156,9 @@ impl Backend for Ebpf {
     }
 
     fn can(&self, want: &Want) -> Result<()> {
+        if self.shared.fault.get().is_some() {
+            return Err(self.shared.failed());
+        }
         let missing = want.facs - self.facilities();
         let what = match () {
             () if !missing.is_empty() => format!("the ebpf backend cannot give {missing}"),
@@ -130,35 +172,41 @@ impl Backend for Ebpf {
     }
 
     fn hold(&self, proc: &Proc, trace: &Trace) -> Result<bool> {
-        let held = self.shared.drain.lock().hold(proc.id.pid, trace);
+        let held = self.shared.with(|drain| drain.hold(proc.id.pid, trace));
         let _ = self.shared.bell.write(1);
-        held
+        held.unwrap_or_else(|| Err(self.shared.failed()))
     }
 
     fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
-        let mut drain = self.shared.drain.lock();
         match trace {
-            Some(trace) => drain.set(proc, &trace)?,
-            None => drain.release(proc.id.pid),
+            Some(trace) => {
+                let set = self.shared.with(|drain| drain.set(proc, &trace));
+                set.unwrap_or_else(|| Err(self.shared.failed()))?;
+            }
+            // Where there is nobody any more, all are released.
+            None => self.shared.with(|drain| drain.release(proc.id.pid)).unwrap_or_default(),
         }
-        drop(drain);
         let _ = self.shared.bell.write(1);
         Ok(InForce::All)
     }
 
     fn settle(&self, proc: &Arc<Proc>, _by: Instant) -> Result<()> {
-        self.shared.drain.lock().settle(proc.id.pid);
+        self.shared.with(|drain| drain.settle(proc.id.pid));
         Ok(())
     }
 
     fn catch_up(&self, proc: &Proc) {
-        self.shared.drain.lock().settle(proc.id.pid);
+        self.shared.with(|drain| drain.settle(proc.id.pid));
     }
 
     fn excuse(&self, tid: i32, trace: Option<&Trace>) {
         // Where no calls are traced nothing would take the mark off again.
         let excused = trace.is_some_and(|trace| trace.facs.intersects(load::CALLS));
-        self.shared.drain.lock().excuse(tid, excused);
+        self.shared.with(|drain| drain.excuse(tid, excused));
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.shared.fault.get().cloned()
     }
 
     fn costs(&self, proc: Option<&Proc>) -> Costs {
@@ -167,7 +215,7 @@ impl Backend for Ebpf {
     }
 
     fn shutdown(&self, _by: Instant) {
-        self.shared.drain.lock().release_all();
+        self.shared.with(Drain::release_all);
         self.shared.over.store(true, Ordering::Relaxed);
         let _ = self.shared.bell.write(1);
     }

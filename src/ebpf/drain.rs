@@ -10,7 +10,7 @@ use nix::time::ClockId;
 
 use super::event;
 use super::kernel::{Maps, SLOTS};
-use super::load::{self, Programs};
+use super::load::{self, Limits, Programs};
 use super::observe::{One, Out, Pids, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::ring::Ring;
 use crate::error::{Error, Result};
@@ -62,16 +62,23 @@ pub(super) struct Drain {
     /// Of whom it is seen only whether an exec gives them privilege, and what is to be traced of them.
     held: Pids<Facs>,
     looked: Instant,
+    limits: Limits,
 }
 
 impl Drain {
-    pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps, epoll: Arc<Epoll>) -> Drain {
+    pub(super) fn new(
+        procs: Arc<ProcTable>,
+        programs: Programs,
+        maps: Maps,
+        epoll: Arc<Epoll>,
+        limits: Limits,
+    ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let (parts, left) = (HashMap::new(), HashMap::new());
         let out = Out { recorder, offset: offset_now(), parts, left, events: 0, warned: None };
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
-        Drain { procs, programs, maps, slots, epoll, out, attached, held, looked }
+        Drain { procs, programs, maps, slots, epoll, out, attached, held, looked, limits }
     }
 
     /// Events read since the start.
@@ -230,6 +237,18 @@ impl Drain {
         let first = |slot: &Slot| slot.watched.keys().next().copied();
         while let Some(pid) = self.slots.iter().flatten().find_map(first) {
             self.release(pid);
+        }
+    }
+
+    /// Nobody is traced any more, and each trace file says why; the keeper lets go of its processes.
+    pub(super) fn give_up(&mut self) {
+        let detached = self.attach(None);
+        self.held.clear();
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
+            slot.sink.give_up(libc::EIO);
+        }
+        if let Err(error) = detached {
+            log::error!("eBPF: {error}");
         }
     }
 
@@ -446,7 +465,7 @@ impl Drain {
     }
 
     fn read(&mut self, at: usize) -> usize {
-        let Drain { procs, maps, slots, out, .. } = self;
+        let Drain { procs, maps, slots, out, limits, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let Slot { sink, ring, watched, .. } = slot;
         let count = ring.read(TURN, |bytes| {
@@ -456,6 +475,7 @@ impl Drain {
             }
         });
         out.events += count as u64;
+        assert!(out.events <= limits.events, "more events than a test allows");
         if maps.is_dead(at as u32) && ring.has_read(ring.produced()) {
             // R30.
             sink.give_up(libc::EAGAIN);

@@ -35,22 +35,25 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
 pub(super) const CALLS: Facs =
     Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
-/// How much the kernel's side remembers.
+/// How much there can be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Processes that can be traced at once.
     pub(super) procs: u32,
+    /// Events until the thread that reads them breaks down.
+    pub(super) events: u64,
 }
 
 impl Limits {
     /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
     pub(super) fn get() -> Limits {
-        let mut limits = Limits { procs: 32768 };
+        let mut limits = Limits { procs: 32768, events: u64::MAX };
         if cfg!(debug_assertions) {
             let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
             for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
-                match (word, number.parse()) {
+                match (word, number.parse::<u32>()) {
                     ("procs", Ok(procs)) => limits.procs = procs,
+                    ("events", Ok(events)) => limits.events = events.into(),
                     _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
                 }
             }
