@@ -8,7 +8,8 @@ use crate::cost::{self, Ratio, Tool, per_call, there, with_turns, wrapped};
 use crate::flat::{MANY, busy, children, idle, timed, words};
 use crate::floor::Floor;
 use crate::load::Load;
-use crate::mount::{Counted, Mount};
+use crate::mount::Mount;
+use crate::seen::{How, Seen};
 use crate::stream::{delay_of_pipe, delay_of_stream};
 use crate::table::{Table, median, ns, ratio, times};
 
@@ -44,8 +45,8 @@ fn cost(options: &Options, mount: &Mount) {
         ("ours/floor", "ours", &["floor"]),
         ("default/floor", "ours default", &["floor"]),
         ("ours/strace", "ours", &["strace"]),
-        ("ours/perf record", "ours", &["perf record"]),
         ("default/strace", "ours default", &["strace"]),
+        ("ours/perf record", "ours", &["perf record"]),
         ("untraced/empty", "untraced", &["empty"]),
     ];
     let mut tools = vec![
@@ -98,16 +99,16 @@ fn cost(options: &Options, mount: &Mount) {
 }
 
 /// Records of a load of two processes, and seconds: each record made is seen or told to be lost.
-fn flood(mount: &Mount, line: &str, calls: u64) -> (Counted, f64) {
+fn flood(mount: &Mount, line: &str, calls: u64) -> (Seen, f64) {
     let args = words(line);
     let mut load = Load::waiting(&args);
     mount.ctl(load.pid(), SET_ALL);
-    let reader = mount.reader(load.pid());
+    let reader = mount.reader(load.pid(), How::Counts);
     load.go();
     let (made, elapsed) = load.result();
     assert_eq!(made, calls);
     let counted = reader.join().unwrap();
-    counted.check(&args, made);
+    counted.check(&args, made, mount.loses());
     (counted, elapsed / 1e9)
 }
 

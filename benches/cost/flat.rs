@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::Options;
 use crate::load::Load;
 use crate::mount::Mount;
+use crate::seen::How;
 use crate::table::{Table, median, ns, ratio, times};
 
 pub(crate) const MANY: usize = 1000;
@@ -59,10 +60,10 @@ pub(crate) fn busy(mount: &Mount, turns: u64, line: &str) -> f64 {
     let args = words(&format!("getppid {turns}"));
     let mut load = Load::waiting(&args);
     mount.ctl(load.pid(), line);
-    let reader = mount.reader(load.pid());
+    let reader = mount.reader(load.pid(), How::Counts);
     load.go();
     let (calls, elapsed) = load.result();
-    reader.join().unwrap().check(&args, calls);
+    reader.join().unwrap().check(&args, calls, mount.loses());
     elapsed / calls as f64
 }
 

@@ -1,13 +1,14 @@
 /* The load: many cheap calls, timed by itself.
  *
  *   load MODE N [THREADS [PROCESSES]]   N times the calls of MODE in each thread of each process
- *   load run COMMAND...                 the command, once
+ *   load run N COMMAND...               the command, N times, one after the other
  *   load idle PROCESSES [THREADS]       nothing, in so many processes, until standard input ends
  *   load paced N NANOSECONDS [PROCESSES]
  *                                       getppid(2) so often in each, each so long after the one before, never asleep
  *   load ticks N MICROSECONDS           one getppid(2) after each pause
  *
- * It begins when one byte has come on standard input, and prints the calls made and the nanoseconds they took. */
+ * It begins when one byte has come on standard input, and prints the calls made, or the commands run, and the nanoseconds they
+ * took; nothing where a command has failed. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -128,16 +129,20 @@ int main(int argc, char **argv)
 	started();
 	long long begun = now();
 	if (is("run")) {
-		pid_t child = fork();
-		if (child == 0) {
-			dup2(open("/dev/null", O_WRONLY), 1);
-			execvp(argv[2], argv + 2);
-			_exit(127);
+		for (long i = 0; i < n; i++) {
+			pid_t child = fork();
+			if (child == 0) {
+				dup2(open("/dev/null", O_WRONLY), 1);
+				execvp(argv[3], argv + 3);
+				_exit(127);
+			}
+			int status;
+			waitpid(child, &status, 0);
+			if (status != 0)
+				return 1;
 		}
-		int status;
-		waitpid(child, &status, 0);
-		printf("0 %lld\n", now() - begun);
-		return status != 0;
+		printf("%ld %lld\n", n, now() - begun);
+		return 0;
 	}
 	if (is("ticks")) {
 		for (long i = 0; i < n; i++) {

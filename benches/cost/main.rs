@@ -14,6 +14,7 @@ mod floor;
 mod load;
 mod looped;
 mod mount;
+mod seen;
 mod stream;
 mod table;
 

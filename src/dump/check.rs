@@ -92,6 +92,11 @@ impl Check {
         }
     }
 
+    /// What is wrong so far, losses that the stream tells of apart.
+    pub fn faults(&self) -> u64 {
+        self.faults
+    }
+
     /// The end of the stream: appends the verdict. True where nothing is missing.
     pub fn finish(self, out: &mut Vec<u8>) -> bool {
         let whole = self.lost == 0 && self.faults == 0;

@@ -4,22 +4,7 @@
  *
  * Loaded by benches/cost/floor.rs; the compiled object is committed beside this file: `make` here makes it again.
  */
-#include <linux/bpf.h>
-#include <linux/types.h>
-typedef __u32 u32;
-typedef __u64 u64;
-#define __x86_64__ 1
-#define __TARGET_ARCH_x86 1
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct task_struct { int tgid; };
-struct pt_regs { unsigned long r10, r9, r8, dx, si, di, orig_ax; };
-#pragma clang attribute pop
-
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
-
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+#include "prelude.h"
 
 struct entry { u64 ktime, pid_tgid; char comm[16]; u64 nr; u64 args[6]; };
 struct result { u64 ktime, pid_tgid; char comm[16]; u64 nr; u64 result; };
