@@ -1,7 +1,6 @@
 //! The rings and who writes into them: makes, reads, grows and drops them, and keeps the kernel's maps as control wants them.
 //! What an event means is in [`super::observe`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,8 +73,7 @@ impl Drain {
         limits: Limits,
     ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
-        let (parts, left) = (HashMap::new(), HashMap::new());
-        let out = Out { recorder, offset: offset_now(), parts, left, events: 0, warned: None };
+        let out = Out { recorder, offset: offset_now(), events: 0, warned: None };
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         Drain { procs, programs, maps, slots, epoll, out, attached, held, looked, limits }
@@ -140,14 +138,7 @@ impl Drain {
         if !self.slots.iter().flatten().any(had_calls) {
             self.maps.forget_threads(&proc::threads(pid).unwrap_or_default());
         }
-        let watched = Watched {
-            proc: Some(Arc::clone(proc)),
-            trace: Arc::clone(trace),
-            abi: proc.abi(),
-            hidden: false,
-            held: Vec::new(),
-            found: false,
-        };
+        let watched = Watched { proc: Some(Arc::clone(proc)), ..Watched::new(Arc::clone(trace), proc.abi()) };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
             true => {
@@ -168,9 +159,7 @@ impl Drain {
                 let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
                     return Err(self.ended(to, proc, Error::Gone { pid }));
                 };
-                let held = std::mem::take(&mut old.held);
-                let watched = Watched { abi: old.abi, hidden: old.hidden, held, ..watched };
-                *old = watched;
+                (old.proc, old.trace) = (watched.proc, watched.trace);
                 let stamp = self.stamp(pid);
                 self.applied(to, &stamp);
             }

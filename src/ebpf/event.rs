@@ -46,8 +46,12 @@ pub(super) const ENDED: u8 = 1;
 pub(super) const HIDDEN: u8 = 2;
 /// The switch was made in the midst of an exec.
 pub(super) const IN_EXEC: u8 = 1;
+/// The thread does not come back from this switch.
+pub(super) const LAST: u8 = 2;
 /// The string goes on in the thread's next event.
 pub(super) const MORE: u8 = 1;
+/// It is the rest of the string in the one before.
+pub(super) const REST: u8 = 2;
 
 /// Takes an event apart; `None` for what is none.
 pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {

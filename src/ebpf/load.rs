@@ -40,6 +40,10 @@ pub(super) const CALLS: Facs =
 pub(super) struct Limits {
     /// Processes that can be traced at once.
     pub(super) procs: u32,
+    /// Threads of which something is remembered in a call.
+    threads: u32,
+    /// Whether bpf_loop() is used where it is there.
+    loops: u32,
     /// Events until the thread that reads them breaks down.
     pub(super) events: u64,
 }
@@ -47,12 +51,14 @@ pub(super) struct Limits {
 impl Limits {
     /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
     pub(super) fn get() -> Limits {
-        let mut limits = Limits { procs: 32768, events: u64::MAX };
+        let mut limits = Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX };
         if cfg!(debug_assertions) {
             let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
             for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
                 match (word, number.parse::<u32>()) {
                     ("procs", Ok(procs)) => limits.procs = procs,
+                    ("threads", Ok(threads)) => limits.threads = threads,
+                    ("loops", Ok(loops)) => limits.loops = loops,
                     ("events", Ok(events)) => limits.events = events.into(),
                     _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
                 }
@@ -83,6 +89,8 @@ impl Programs {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("procs_max", &limits.procs, true)
+            .override_global("loops", &limits.loops, true)
+            .map_max_entries("threads", limits.threads)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(&OBJECT.0)
             .map_err(|error| chain(&error))?;

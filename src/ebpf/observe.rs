@@ -55,6 +55,10 @@ pub(super) struct Watched {
     pub(super) hidden: bool,
     /// Switches in the midst of an exec: of one that ends tracing they are none of its records (R23).
     pub(super) held: Vec<(Stamp, bool, bool)>,
+    /// How threads left their cpu.
+    pub(super) left: Pids<bool>,
+    /// A string of an exec of which the rest is to come.
+    pub(super) part: Vec<u8>,
     /// It was found, and may yet tell of its birth.
     pub(super) found: bool,
 }
@@ -69,6 +73,11 @@ enum Late {
 }
 
 impl Watched {
+    pub(super) fn new(trace: Arc<Trace>, abi: Abi) -> Watched {
+        let (held, left, part) = (Vec::new(), Pids::default(), Vec::new());
+        Watched { proc: None, trace, abi, hidden: false, held, left, part, found: false }
+    }
+
     /// Makes records of what was held of this thread, or of all.
     pub(super) fn flush(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
         if self.held.is_empty() {
@@ -88,10 +97,6 @@ pub(super) struct Out {
     pub(super) recorder: Recorder,
     /// Realtime less monotonic, in nanoseconds.
     pub(super) offset: i64,
-    /// Strings of an exec that came in part, by thread.
-    pub(super) parts: HashMap<i32, Vec<u8>>,
-    /// How threads left their cpu.
-    pub(super) left: HashMap<i32, bool>,
     pub(super) events: u64,
     /// When it was last said that too many are traced.
     pub(super) warned: Option<Instant>,
@@ -177,10 +182,10 @@ impl One<'_> {
                 // A thread comes back as it left.
                 let user = match leaves {
                     true => user,
-                    false => out.left.remove(&head.tid).unwrap_or(false),
+                    false => watched.left.remove(&head.tid).unwrap_or(false),
                 };
-                if leaves {
-                    out.left.insert(head.tid, user);
+                if leaves && head.flag & event::LAST == 0 {
+                    watched.left.insert(head.tid, user);
                 }
                 match in_exec {
                     true => watched.held.push((stamp, leaves, user)),
@@ -189,8 +194,12 @@ impl One<'_> {
             }
             Event::Fork => self.fork(head, &stamp),
             Event::Exec => self.exec(head, &stamp),
-            Event::ExecArg(part) => strings(&mut out.parts, head, part, |arg| out.recorder.exec_arg(at, arg)),
-            Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
+            Event::ExecArg(part) => {
+                strings(&mut watched.part, head, part, |arg| out.recorder.exec_arg(at, arg));
+            }
+            Event::ExecEnv(part) => {
+                strings(&mut watched.part, head, part, |env| out.recorder.exec_env(at, env));
+            }
             Event::Exit => self.exit(head),
             Event::Access => self.access(head, &stamp),
             Event::Lost { .. } | Event::Birth(_) => {}
@@ -217,7 +226,7 @@ impl One<'_> {
         if let Some(proc) = &proc {
             proc.set_opaque(hidden);
         }
-        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new(), found: false });
+        self.watched.insert(child, Watched { proc, hidden, ..Watched::new(trace, abi) });
     }
 
     /// Those of whose birth the ring has not told.
@@ -257,7 +266,7 @@ impl One<'_> {
             proc.set_opaque(hidden);
         }
         let found = late == Late::Found;
-        self.watched.insert(pid, Watched { proc, trace, abi, hidden, held: Vec::new(), found });
+        self.watched.insert(pid, Watched { proc, hidden, found, ..Watched::new(trace, abi) });
     }
 
     fn exec(&mut self, head: &Head, stamp: &Stamp) {
@@ -282,8 +291,6 @@ impl One<'_> {
     }
 
     fn exit(&mut self, head: &Head) {
-        self.out.left.remove(&head.tid);
-        self.out.parts.remove(&head.tid);
         if let Some(Watched { proc: Some(proc), .. }) = self.end(head.pid) {
             self.procs.exit(&proc);
         }
@@ -361,16 +368,19 @@ pub(super) fn note_hidden(recorder: &mut Recorder, watched: &mut Watched, at: At
     }
 }
 
-/// The strings of an exec: one longer than an event comes in parts.
-fn strings(parts: &mut HashMap<i32, Vec<u8>>, head: &Head, part: &[u8], mut each: impl FnMut(&[u8])) {
-    let more = head.flag & event::MORE != 0;
-    if more || (!parts.is_empty() && parts.contains_key(&head.tid)) {
-        parts.entry(head.tid).or_default().extend_from_slice(part);
-        if !more {
-            each(&parts.remove(&head.tid).unwrap_or_default());
+/// The strings of an exec: one longer than an event comes in parts. Of one whose rest had no room a part may be left.
+fn strings(part: &mut Vec<u8>, head: &Head, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    let (more, rest) = (head.flag & event::MORE != 0, head.flag & event::REST != 0);
+    if !rest {
+        part.clear();
+    }
+    match (rest, more) {
+        (false, false) => each(bytes),
+        (_, true) => part.extend_from_slice(bytes),
+        (true, false) => {
+            part.extend_from_slice(bytes);
+            each(&std::mem::take(part));
         }
-    } else {
-        each(part);
     }
 }
 

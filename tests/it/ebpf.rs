@@ -6,6 +6,7 @@ mod loss;
 mod privilege;
 mod share;
 mod watched;
+mod whole;
 
 use ktrace::record::Body;
 

@@ -43,7 +43,7 @@ static __always_inline void tell_access(struct to *to, struct proc *p)
 	/* Of a trace that belongs to uid 0 and is not root's the daemon finds out itself. */
 	if (p->owner && hidden == !!(p->flags & PROC_HIDDEN))
 		return;
-	struct ev_sysret *e = RESERVE(to, ev_sysret, REC(20 + 40));
+	struct ev_sysret *e = RESERVE(to, ev_sysret, p->owner ? REC(20 + 40) : 0);
 	if (!e)
 		return;
 	fill(&e->h, to, EV_ACCESS, 0);

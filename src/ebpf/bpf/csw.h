@@ -2,6 +2,8 @@
 #pragma once
 #include "emit.h"
 
+#define TASK_DEAD 0x80
+
 static __always_inline void switched(struct task_struct *task, u32 out, u32 user, u64 now)
 {
 	u32 tgid = task->tgid;
@@ -17,6 +19,8 @@ static __always_inline void switched(struct task_struct *task, u32 out, u32 user
 	e->h.flag = 0;
 	if (bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
 		e->h.flag = FLAG_IN_EXEC;
+	if (out && task->__state & TASK_DEAD)
+		e->h.flag |= FLAG_LAST;
 	name_of(task, e->h.comm);
 	e->out = out;
 	e->user = user;

@@ -43,17 +43,22 @@ static __always_inline void fill(struct head *h, const struct to *to, u32 kind, 
 	name_of(bpf_get_current_task_btf(), h->comm);
 }
 
-/* `bytes` 0: what was lost would have been no record. */
-static __always_inline void lose(struct sink *sink, u64 bytes)
+static __always_inline void lose_many(struct sink *sink, u64 records, u64 bytes)
 {
 	if (sink->stop) {
 		sink->dead = 11; /* EAGAIN */
 		return;
 	}
-	if (!bytes)
+	if (!records)
 		return;
 	__sync_fetch_and_add(&sink->lost_bytes, bytes);
-	__sync_fetch_and_add(&sink->lost_records, 1);
+	__sync_fetch_and_add(&sink->lost_records, records);
+}
+
+/* `bytes` 0: what was lost would have been no record. */
+static __always_inline void lose(struct sink *sink, u64 bytes)
+{
+	lose_many(sink, bytes != 0, bytes);
 }
 
 /* Says how many were lost before the next that fits; false where not even that does. */
@@ -80,15 +85,19 @@ static __always_inline bool may_append(struct to *to)
 	e_; })
 
 /* Appends `len` bytes of the scratch buffer's data. */
-static __always_inline bool output(struct to *to, struct scratch *s, u64 len, u64 bytes)
+static __always_inline bool append(struct to *to, struct scratch *s, u64 len)
 {
 	if (len > GENIO_HEAD + DATA_MAX)
 		return false;
 	BOUND(len, 2 * DATA_MAX - 1);
-	if (may_append(to) && bpf_ringbuf_output(to->ring, s, sizeof(struct head) + len, 0) == 0)
-		return true;
-	lose(to->sink, bytes);
-	return false;
+	return may_append(to) && bpf_ringbuf_output(to->ring, s, sizeof(struct head) + len, 0) == 0;
+}
+
+/* The same; `bytes` are lost where there is no room. */
+static __always_inline void output(struct to *to, struct scratch *s, u64 len, u64 bytes)
+{
+	if (!append(to, s, len))
+		lose(to->sink, bytes);
 }
 
 static __always_inline struct scratch *scratch(void)

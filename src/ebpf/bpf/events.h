@@ -41,8 +41,12 @@ struct head {
 #define FLAG_HIDDEN 2
 /* flag of EV_CSW: in the midst of an exec. */
 #define FLAG_IN_EXEC 1
+/* And: the thread does not come back. */
+#define FLAG_LAST 2
 /* flag of EV_EXEC_ARG and EV_EXEC_ENV: the next event goes on with this string. */
 #define FLAG_MORE 1
+/* And: it goes on with the string of the one before. */
+#define FLAG_REST 2
 
 struct ev_syscall { struct head h; u64 args[6]; };
 struct ev_sysret { struct head h; s64 result; };

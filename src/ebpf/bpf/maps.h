@@ -70,7 +70,7 @@ struct bits { u64 words[PIDS / 64]; };
 
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } traced SEC(".maps");
-/* Threads that have an entry in `threads`. */
+/* Threads that have an entry in `threads`, or should and found no room. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } marked SEC(".maps");
 /* Threads with a filter of seccomp(2) of whom an event of a call has been seen, and those that are in one. */
@@ -83,6 +83,9 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, PROCS);
 	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
 /* So many may be used. */
 const volatile u32 procs_max = PROCS;
+/* Since 5.17 there is bpf_loop(). */
+const volatile u32 loops = 1;
+#define HAS_LOOP (loops && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
 /* How many entries of `procs` there are, and after that how many of each owner. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1 + SLOTS); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, u64); } shares SEC(".maps");
@@ -141,10 +144,13 @@ static __always_inline struct proc *proc_of(u32 tgid)
 	return has_bit(&traced, tgid) ? bpf_map_lookup_elem(&procs, &tgid) : NULL;
 }
 
-static __always_inline void remember(u32 tid, struct thread *th)
+/* False where there is no room. */
+static __always_inline bool remember(u32 tid, struct thread *th)
 {
-	if (bpf_map_update_elem(&threads, &tid, th, BPF_ANY) == 0)
-		set_bit(&marked, tid);
+	if (bpf_map_update_elem(&threads, &tid, th, BPF_ANY))
+		return false;
+	set_bit(&marked, tid);
+	return true;
 }
 
 static __always_inline void forget(u32 tid)

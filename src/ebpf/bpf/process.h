@@ -88,13 +88,22 @@ struct strings {
 	u64 sofar;
 	u32 kind;
 	u32 slot, abi, tgid, tid;
+	u32 lost; /* a part of the present string */
+	u32 over;
 };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct strings); } stringses SEC(".maps");
 
-static long one_string(u32 i, struct strings *st)
+static long one_string(u32 i, void *unused)
 {
+	u32 zero = 0;
+	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
 	struct scratch *s = scratch();
 	struct to to;
 
+	if (!st)
+		return 1;
+	st->over = 1;
 	if (!s || st->addr >= st->end || !to_of(&to, st->slot, st->abi, st->tgid, st->tid, st->ktime))
 		return 1;
 	long n = bpf_probe_read_user_str(s->data, DATA_MAX, (void *)st->addr);
@@ -109,25 +118,45 @@ static long one_string(u32 i, struct strings *st)
 		more = last != 0;
 	}
 	fill(&s->h, &to, st->kind, len);
-	s->h.flag = more ? FLAG_MORE : 0;
+	s->h.flag = (more ? FLAG_MORE : 0) | (st->sofar ? FLAG_REST : 0);
 	st->sofar += len;
-	if (!output(&to, s, len, REC(st->sofar)))
-		return 1;
-	if (!more)
+	/* A string of which a part is lost is lost, and counted at its end. */
+	if (!st->lost && !append(&to, s, len))
+		st->lost = 1;
+	if (!more) {
+		if (st->lost)
+			lose(to.sink, REC(st->sofar));
 		st->sofar = 0;
+		st->lost = 0;
+	}
 	st->addr += more ? len : n;
+	st->over = 0;
 	return 0;
 }
 
-static __always_inline void each_string(struct strings *st)
+/* Where there is no bpf_loop(): by itself for the verifier. */
+__noinline int string(void)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(1 << 20, one_string, st, 0);
+	return one_string(0, NULL);
+}
+
+static __always_inline void each_string(struct strings *st, struct sink *sink, u32 kind, u64 addr, u64 end)
+{
+	st->kind = kind;
+	st->addr = addr;
+	st->end = end;
+	st->sofar = 0;
+	st->lost = 0;
+	if (HAS_LOOP) {
+		bpf_loop(1 << 20, one_string, NULL, 0);
 	} else {
 		for (int i = 0; i < 256; i++)
-			if (one_string(i, st))
-				break;
+			if (string())
+				return;
 	}
+	/* Those for which there were not turns enough. */
+	if (!st->over && st->addr < st->end)
+		lose(sink, REC(st->sofar + st->end - st->addr));
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -173,7 +202,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	bool ended = secure && !(p->flags & PROC_ROOTS);
 	bool shown = is_shown(p);
 	if (opened) {
-		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
+		struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL && !ended ? REC(5) : 0);
 		if (e) {
 			fill(&e->h, &to, EV_EXEC, secure);
 			e->h.flag = (ended ? FLAG_ENDED : 0) | (shown ? 0 : FLAG_HIDDEN);
@@ -189,20 +218,19 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	if (!opened || !shown)
 		return 0;
 	struct mm_struct *mm = task->mm;
-	struct strings st = { .ktime = now, .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid };
-	if (p->facs & FAC_EXEC_ARG) {
-		st.kind = EV_EXEC_ARG;
-		st.addr = BPF_CORE_READ(mm, arg_start);
-		st.end = BPF_CORE_READ(mm, arg_end);
-		each_string(&st);
-	}
-	if (p->facs & FAC_EXEC_ENV) {
-		st.kind = EV_EXEC_ENV;
-		st.addr = BPF_CORE_READ(mm, env_start);
-		st.end = BPF_CORE_READ(mm, env_end);
-		st.sofar = 0;
-		each_string(&st);
-	}
+	u32 zero = 0;
+	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
+	if (!st)
+		return 0;
+	st->ktime = now;
+	st->slot = p->slot;
+	st->abi = abi;
+	st->tgid = tgid;
+	st->tid = tid;
+	if (p->facs & FAC_EXEC_ARG)
+		each_string(st, to.sink, EV_EXEC_ARG, BPF_CORE_READ(mm, arg_start), BPF_CORE_READ(mm, arg_end));
+	if (p->facs & FAC_EXEC_ENV)
+		each_string(st, to.sink, EV_EXEC_ENV, BPF_CORE_READ(mm, env_start), BPF_CORE_READ(mm, env_end));
 	return 0;
 }
 

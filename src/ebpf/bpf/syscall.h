@@ -49,6 +49,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
 	struct to to;
+	bool forgot = false;
 	u32 abi;
 	s32 nr;
 
@@ -62,17 +63,23 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	struct call *call = call_of(abi, nr);
 	if (call && call->flags & CALL_REMEMBER) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR };
-		remember(tid, &th);
+		forgot = !remember(tid, &th);
+		if (forgot)
+			set_bit(&marked, tid);
 	}
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
 	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
 		return 0;
+	/* Its end will not know which call that was. */
+	if (forgot && p->facs & FAC_SYSRET)
+		lose(to.sink, REC(24));
 	u64 args[6];
 	arguments(regs, abi, args);
 	u32 deferred = begun(p, &to, nr, args);
 	if (deferred) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = to.ktime };
-		remember(tid, &th);
+		if (!remember(tid, &th))
+			lose(to.sink, REC(0));
 	}
 	return 0;
 }
@@ -84,6 +91,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
 	u32 abi, deferred = 0;
+	bool skipped = false;
 	struct to to;
 	u64 began = 0;
 	s32 nr;
@@ -102,8 +110,11 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 			deferred = th->deferred;
 			began = th->ktime;
 			forget(tid);
-			if (flags & THREAD_SKIP)
-				return 0;
+			skipped = flags & THREAD_SKIP;
+		} else {
+			/* It was counted at its beginning. */
+			clear_bit(&marked, tid);
+			skipped = true;
 		}
 	}
 	struct call *call = call_of(abi, nr);
@@ -116,7 +127,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		put_bit(&known, tid, true);
 		put_bit(&inside, tid, false);
 	}
-	if (born)
+	if (born || skipped)
 		return 0;
 	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
 	bool wanted = is_wanted(p, abi, nr);
