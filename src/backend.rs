@@ -53,6 +53,9 @@ pub struct Costs {
     pub threads: u64,
     /// Events seen without a stop.
     pub events: u64,
+    /// Runs of a BPF program that the kernel left out, because the same one was running on that cpu: what it would have seen is
+    /// lost, and nobody knows whose it was.
+    pub recursion_misses: u64,
 }
 
 /// A source of events.

@@ -210,8 +210,11 @@ impl Backend for Ebpf {
     }
 
     fn costs(&self, proc: Option<&Proc>) -> Costs {
-        let events = if proc.is_none() { self.shared.drain.lock().events() } else { 0 };
-        Costs { events, ..Costs::default() }
+        if proc.is_some() {
+            return Costs::default();
+        }
+        let mut drain = self.shared.drain.lock();
+        Costs { events: drain.events(), recursion_misses: drain.misses(), ..Costs::default() }
     }
 
     fn shutdown(&self, _by: Instant) {

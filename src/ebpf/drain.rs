@@ -61,6 +61,7 @@ pub(super) struct Drain {
     /// Of whom it is seen only whether an exec gives them privilege, and what is to be traced of them.
     held: Pids<Facs>,
     looked: Instant,
+    missed: u64,
     limits: Limits,
 }
 
@@ -76,7 +77,7 @@ impl Drain {
         let out = Out { recorder, offset: offset_now(), events: 0, warned: None };
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
-        Drain { procs, programs, maps, slots, epoll, out, attached, held, looked, limits }
+        Drain { procs, programs, maps, slots, epoll, out, attached, held, looked, missed: 0, limits }
     }
 
     /// Events read since the start.
@@ -100,6 +101,16 @@ impl Drain {
             self.release(pid);
         }
         held.map(|()| true)
+    }
+
+    /// Runs of our programs that the kernel has left out since the start.
+    pub(super) fn misses(&mut self) -> u64 {
+        let misses = self.programs.misses();
+        if misses > self.missed {
+            log::warn!("eBPF: {} runs of a program were left out (recursion_misses)", misses - self.missed);
+        }
+        self.missed = misses;
+        misses
     }
 
     /// Brings what is traced of a process to this.
@@ -277,6 +288,7 @@ impl Drain {
         if self.is_due() {
             self.looked = Instant::now();
             self.bury();
+            self.misses();
             (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
         for at in 0..self.slots.len() {

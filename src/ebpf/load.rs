@@ -1,10 +1,11 @@
 //! Loads the programs, and attaches each only while somebody wants what it sees: an attached program is paid for by every
 //! process of the machine.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 
-use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::{BtfTracePoint, Program};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 
 use crate::facility::Facs;
@@ -106,6 +107,16 @@ impl Programs {
         &mut self.ebpf
     }
 
+    /// How often the kernel has not run one of them, because it was in the midst of a run on the same cpu: that can be where the
+    /// kernel is preemptible.
+    pub(super) fn misses(&self) -> u64 {
+        let of = |program: &Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        };
+        self.ebpf.programs().filter_map(|(_, program)| of(program)).map(|fdinfo| misses(&fdinfo)).sum()
+    }
+
     /// Attaches what these facilities need, `None` for nothing at all, and detaches the rest.
     ///
     /// # Errors
@@ -131,6 +142,12 @@ impl Programs {
     }
 }
 
+/// The `recursion_misses` of a program, by what /proc/pid/fdinfo says of its descriptor; kernels before 5.12 say nothing.
+fn misses(fdinfo: &str) -> u64 {
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, String> {
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
     program.try_into().map_err(|error| format!("{name}: {error}"))
@@ -150,5 +167,16 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     match &lines[..] {
         [first, .., a, b, c, d, e, f, g] => format!("{first} ... {a}; {b}; {c}; {d}; {e}; {f}; {g}"),
         lines => lines.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_found_where_the_kernel_tells_them() {
+        assert_eq!(misses("prog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t12\nverified_insns:\t9\n"), 12);
+        assert_eq!(misses("prog_type:\t26\nrun_cnt:\t7\n"), 0);
     }
 }
