@@ -340,11 +340,11 @@ impl Drain {
         for pid in dead {
             let Some(at) = self.find(pid) else { continue };
             self.settle_slot(at);
-            if let Some(watched) = self.forget(at, pid)
-                && let Some(proc) = watched.proc
-                && proc.id.check().is_err()
-            {
-                self.procs.exit(&proc);
+            let Some(Watched { proc: Some(proc), .. }) = self.forget(at, pid) else { continue };
+            match proc.id.check() {
+                Err(_) => self.procs.exit(&proc),
+                // An exec has ended it (R23).
+                Ok(_) => proc.set_trace(None),
             }
         }
     }

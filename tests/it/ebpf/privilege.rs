@@ -6,12 +6,13 @@ use std::os::unix::fs::chown;
 use std::process::Stdio;
 
 use ktrace::record::Body;
+use nix::sys::signal::{Signal, kill};
 
 use crate::support::mount::{Mount, scratch};
 use crate::support::stream::{Rec, decode};
 use crate::support::tracee::Tracee;
-use crate::support::user::{A, AS_A, copy, under};
-use crate::support::{Running, need};
+use crate::support::user::{A, AS_A, copy, set, under};
+use crate::support::{Running, need, wait_for};
 
 /// How often a user's command meets the exec: in some of these it comes in its midst.
 const ROUNDS: usize = 60;
@@ -72,4 +73,25 @@ fn a_change_lets_in_nobody_whom_a_set_id_program_has_ended() {
     let recs = race("echo set default fd=3 >&5 && echo set default fd=4 >&5");
     assert!(recs.len() > ROUNDS, "nothing was traced: {}", recs.len());
     assert!(of_the_program(&recs).is_empty(), "{:#?}", of_the_program(&recs));
+}
+
+#[test]
+fn a_set_id_program_ends_the_trace_also_where_the_word_about_it_had_no_room() {
+    need!("fuse", "ebpf", "setpriv");
+    let mount = Mount::new();
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let sleeper = copy(mount.scratch(), "/usr/bin/sleep", "sleeper", 0o4755);
+    let script = "read x; for i in {1..20000}; do kill -0 $$; done; exec \"$0\" 1000";
+    let mut shell = under(AS_A);
+    let mut tracee = Tracee::command(shell.args(["bash", "-c", script]).arg(&sleeper));
+    let pid = tracee.pid();
+    set(&mount, AS_A, pid, "set syscall policy=drop size=256K");
+    let mut trace = mount.trace(pid);
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.go();
+    wait_for("the program", || fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"sleeper\n"));
+    kill(daemon, Signal::SIGCONT).unwrap();
+    wait_for("its trace to end", || mount.read(format!("{pid}/ctl")) == "clear\n");
+    let recs = trace.rest();
+    assert!(recs.iter().all(|rec| rec.header.stamp.comm.as_bytes() == b"bash"));
 }
