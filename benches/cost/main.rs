@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing better to do")]
 
 mod cost;
+mod delay;
 mod ebpf;
 mod flat;
 mod floor;

@@ -1,25 +1,20 @@
 //! The stream beside a pipe: how much of it a reader gets in a second, how soon it hears of a record; and kdump.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use ktrace::record;
 
-use crate::Options;
 use crate::load::{self, Load};
 use crate::mount::Mount;
 use crate::table::{Table, median, ns, ratio, times};
+use crate::{Options, delay};
 
 /// Bytes that are let through in one round.
 const BULK: u64 = 256 << 20;
-/// Records whose delay is measured in a round, and the pause before each.
-const TICKS: usize = 200;
-const PAUSE: Duration = Duration::from_millis(2);
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
@@ -60,50 +55,6 @@ fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
     (speed, speed / record as f64)
 }
 
-fn since_epoch() -> f64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as f64
-}
-
-/// Delay from a record's own time to the reader that waits for it.
-pub(crate) fn delay_of_stream(mount: &Mount, line: &str) -> f64 {
-    let mut load = Load::waiting(&words(&format!("ticks {TICKS} {}", PAUSE.as_micros())));
-    mount.ctl(load.pid(), line);
-    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
-    load.go();
-    let mut delays = Vec::new();
-    let mut buf = vec![0; 1 << 16];
-    while let Ok(n @ 1..) = trace.read(&mut buf) {
-        let now = since_epoch();
-        if let Ok(Some(header)) = record::decode_header(&buf[..n])
-            && header.ktr_type == record::KTR_SYSCALL
-        {
-            let time = header.stamp.time;
-            delays.push(now - (time.sec as f64 * 1e9 + time.nsec as f64));
-        }
-    }
-    median(&delays)
-}
-
-/// The same through a pipe: what a writer writes carries its time.
-pub(crate) fn delay_of_pipe() -> f64 {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let writing = thread::spawn(move || {
-        let mut writer = writer;
-        for _ in 0..TICKS {
-            thread::sleep(PAUSE);
-            std::io::Write::write_all(&mut writer, &since_epoch().to_le_bytes()).unwrap();
-        }
-    });
-    let mut reader = reader;
-    let mut delays = Vec::new();
-    let mut time = [0; 8];
-    while reader.read_exact(&mut time).is_ok() {
-        delays.push(since_epoch() - f64::from_le_bytes(time));
-    }
-    writing.join().unwrap();
-    median(&delays)
-}
-
 /// Records of a real program, how many there are, and of how many calls.
 fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
     let mut load = Load::waiting(&words("rw1 40000"));
@@ -142,17 +93,9 @@ pub(crate) fn run(options: &Options) {
         let shown = format!("{}, {:.2} M records/s", mib(&ours), median(&rate) / 1e6);
         table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
     }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        ours.push(delay_of_stream(&mount, "set syscall calls=getppid backend=ptrace"));
-        theirs.push(delay_of_pipe());
-    }
-    table.row(&[
-        "from a record to its reader".to_owned(),
-        ns(median(&ours)),
-        ns(median(&theirs)),
-        times(ratio(&ours, &theirs)),
-    ]);
+    delay::rows(options, &mount, "ptrace", |name, ours, theirs| {
+        table.row(&[name.to_owned(), ns(median(ours)), ns(median(theirs)), times(ratio(ours, theirs))]);
+    });
 
     let (path, records, calls) = recorded(&mount);
     let (mut one, mut all) = (Vec::new(), Vec::new());
