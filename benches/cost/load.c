@@ -6,6 +6,7 @@
  *   load paced N NANOSECONDS [PROCESSES]
  *                                       getppid(2) so often in each, each so long after the one before, never asleep
  *   load ticks N MICROSECONDS           one getppid(2) after each pause
+ *   load peak COMMAND...                at once: prints the most KiB of memory that the command had, its output thrown away
  *
  * It begins when one byte has come on standard input, and prints the calls made, or the commands run, and the nanoseconds they
  * took; nothing where a command has failed. */
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -118,6 +120,29 @@ static int idle(long processes)
 	_exit(0);
 }
 
+/* Runs a command to its end: 0 where all was well. */
+static int run(char **words)
+{
+	pid_t child = fork();
+	if (child == 0) {
+		dup2(open("/dev/null", O_WRONLY), 1);
+		execvp(words[0], words);
+		_exit(127);
+	}
+	int status = 1;
+	waitpid(child, &status, 0);
+	return status;
+}
+
+static int peak(char **words)
+{
+	struct rusage usage;
+	if (run(words) || getrusage(RUSAGE_CHILDREN, &usage))
+		return 1;
+	printf("%ld\n", usage.ru_maxrss);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	mode = argv[1];
@@ -126,21 +151,14 @@ int main(int argc, char **argv)
 	long processes = argc > 4 ? atol(argv[4]) : 1;
 	if (is("idle"))
 		return idle(n);
+	if (is("peak"))
+		return peak(argv + 2);
 	started();
 	long long begun = now();
 	if (is("run")) {
-		for (long i = 0; i < n; i++) {
-			pid_t child = fork();
-			if (child == 0) {
-				dup2(open("/dev/null", O_WRONLY), 1);
-				execvp(argv[3], argv + 3);
-				_exit(127);
-			}
-			int status;
-			waitpid(child, &status, 0);
-			if (status != 0)
+		for (long i = 0; i < n; i++)
+			if (run(argv + 3))
 				return 1;
-		}
 		printf("%ld %lld\n", n, now() - begun);
 		return 0;
 	}

@@ -12,6 +12,7 @@ mod delay;
 mod ebpf;
 mod flat;
 mod floor;
+mod kdump;
 mod load;
 mod looped;
 mod mount;

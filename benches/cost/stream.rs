@@ -1,17 +1,14 @@
-//! The stream beside a pipe: how much of it a reader gets in a second, how soon it hears of a record; and kdump.
+//! The stream beside a pipe: how much of it a reader gets in a second, and how soon it hears of a record.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ktrace::record;
-
-use crate::load::{self, Load};
+use crate::load::Load;
 use crate::mount::Mount;
 use crate::table::{Table, median, ns, ratio, times};
-use crate::{Options, delay};
+use crate::{Options, delay, kdump};
 
 /// Bytes that are let through in one round.
 const BULK: u64 = 256 << 20;
@@ -55,26 +52,6 @@ fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
     (speed, speed / record as f64)
 }
 
-/// Records of a real program, how many there are, and of how many calls.
-fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
-    let mut load = Load::waiting(&words("rw1 40000"));
-    mount.ctl(load.pid(), "set default size=256M policy=drop +inherit backend=ptrace");
-    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
-    load.go();
-    let path = load::program().with_extension("ktrace");
-    let bytes = std::io::copy(&mut trace, &mut File::create(&path).unwrap()).unwrap();
-    let all = std::fs::read(&path).unwrap();
-    assert_eq!(bytes, all.len() as u64);
-    let (mut records, mut calls) = (0, 0);
-    let mut at = 0;
-    while let Ok(Some(header)) = record::decode_header(&all[at..]) {
-        at += record::HEADER_LEN + header.len;
-        records += 1;
-        calls += u64::from(header.ktr_type == record::KTR_SYSCALL);
-    }
-    (path, records, calls)
-}
-
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
     let mount = Mount::new("ptrace", "1024M");
@@ -96,52 +73,5 @@ pub(crate) fn run(options: &Options) {
     delay::rows(options, &mount, "ptrace", |name, ours, theirs| {
         table.row(&[name.to_owned(), ns(median(ours)), ns(median(theirs)), times(ratio(ours, theirs))]);
     });
-
-    let (path, records, calls) = recorded(&mount);
-    let (mut one, mut all) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        one.push(records as f64 / printed(Command::new(KDUMP).stdin(File::open(&path).unwrap())));
-        all.push(records as f64 / printed(Command::new(KDUMP).arg("-f").arg(&path)));
-    }
-    let rate = |figures: &[f64]| format!("{:.2} M records/s", median(figures) / 1e6);
-    table.row(&["kdump to text, standard input".to_owned(), rate(&one), String::new(), String::new()]);
-    table.row(&["kdump to text, a file".to_owned(), rate(&all), String::new(), String::new()]);
-    if let Some(theirs) = formatting(options.rounds) {
-        let ours = 1e9 / median(&one) * records as f64 / calls as f64;
-        let name = "formatting a call: kdump, strace".to_owned();
-        table.row(&[name, ns(ours), ns(theirs), times(ours / theirs)]);
-    }
-}
-
-const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
-
-/// Seconds until a command that prints has ended.
-fn printed(command: &mut Command) -> f64 {
-    let begun = Instant::now();
-    assert!(command.stdout(Stdio::null()).status().unwrap().success());
-    begun.elapsed().as_secs_f64()
-}
-
-/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
-fn formatting(rounds: usize) -> Option<f64> {
-    const TURNS: u64 = 20_000;
-    let user = |wrapper: &[String]| {
-        let before = user_time();
-        let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));
-        load.go();
-        let (calls, _) = load.result();
-        load.child.wait().unwrap();
-        (user_time() - before) / calls as f64
-    };
-    Command::new("strace").arg("--version").stdout(Stdio::null()).status().ok()?;
-    let strace = words("strace -f -o /dev/null");
-    let figures: Vec<f64> = (0..rounds).map(|_| user(&strace) - user(&[])).collect();
-    Some(median(&figures))
-}
-
-/// Nanoseconds of user time of all children so far.
-fn user_time() -> f64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
-    let time = usage.user_time();
-    time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3
+    kdump::run(options, &mount);
 }
