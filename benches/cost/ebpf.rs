@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::mount::Mount;
 use crate::seen::{How, Seen};
 use crate::table::{Table, median, ns, ratio, times};
-use crate::{Options, delay};
+use crate::{Options, delay, stream};
 
 const SET: &str = "set syscall,sysret backend=ebpf policy=drop";
 const SET_ALL: &str = "set syscall,sysret +inherit backend=ebpf policy=drop";
@@ -216,5 +216,6 @@ pub(crate) fn run_cost(options: &Options) {
 pub(crate) fn run_flat(options: &Options) {
     let mount = mount();
     million(options, &mount);
+    stream::run_live(options, &mount);
     flat(options, &mount);
 }

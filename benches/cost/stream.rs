@@ -46,19 +46,66 @@ fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
     let stat = mount.path(&format!("{}/stat", load.pid()));
     load.go();
     load.result();
-    let stat = std::fs::read_to_string(stat).unwrap();
-    let bytes = stat.lines().find_map(|l| l.strip_prefix("bytes ")).unwrap().trim().parse().unwrap();
-    let speed = cat(trace.into(), bytes);
+    let bytes = number(&std::fs::read_to_string(stat).unwrap(), "bytes");
+    let speed = cat(trace.into(), bytes as u64);
     (speed, speed / record as f64)
+}
+
+/// `cat` while two processes that eBPF traces make records as fast as they can: bytes in a second, and the share of the
+/// records that found no room.
+fn live(mount: &Mount, line: &str) -> (f64, f64) {
+    let mut load = Load::waiting(&words(line));
+    mount.ctl(load.pid(), "set default +inherit policy=drop backend=ebpf");
+    let trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+    let stat = mount.path(&format!("{}/stat", load.pid()));
+    let mut cat = Command::new("cat").stdin(Stdio::from(trace)).stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    load.go();
+    load.result();
+    assert!(cat.wait().unwrap().success());
+    let seconds = begun.elapsed().as_secs_f64();
+    let stat = std::fs::read_to_string(stat).unwrap();
+    let (records, lost) = (number(&stat, "records"), number(&stat, "lost"));
+    (number(&stat, "bytes") / seconds, lost / (records + lost))
+}
+
+/// The number of this name in a `stat`.
+fn number(stat: &str, name: &str) -> f64 {
+    let value = stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    value.parse().unwrap()
+}
+
+/// Prints the table of records that are read while they are made, each in turns with a pipe whose writer is as busy.
+pub(crate) fn run_live(options: &Options, mount: &Mount) {
+    let mut table = Table::new("The stream, live, eBPF", &["", "ours", "a pipe", "ratio"]);
+    for (name, line, size) in [
+        ("cat, 2 processes, read/write 4096", "rw4k 200000 1 2", 4096),
+        ("cat, 2 processes, getppid", "getppid 1000000 1 2", 64),
+    ] {
+        let (mut ours, mut theirs, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            let (speed, share) = live(mount, line);
+            ours.push(speed);
+            lost.push(share);
+            theirs.push(pipe(size));
+        }
+        let shown = format!("{}, {:.1} % lost", mib(&ours), median(&lost) * 100.0);
+        table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
+    }
+}
+
+fn mib(figures: &[f64]) -> String {
+    format!("{:.0} MiB/s", median(figures) / (1 << 20) as f64)
 }
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    let mount = Mount::new("ptrace", "1024M");
     let mut table = Table::new("The stream", &["", "ours", "a pipe", "ratio"]);
-    for (name, mode, size) in
-        [("cat, records of 4 KiB", "big", 4096), ("cat, records of 72 bytes", "small", 64)]
-    {
+    let mount = Mount::new("ptrace", "1024M");
+    for (name, mode, size) in [
+        ("cat of a full ring, records of 4 KiB", "big", 4096),
+        ("cat of a full ring, records of 72 bytes", "small", 64),
+    ] {
         let (mut ours, mut theirs, mut rate) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {
             let (speed, records) = stream(&mount, mode);
@@ -66,7 +113,6 @@ pub(crate) fn run(options: &Options) {
             rate.push(records);
             theirs.push(pipe(size));
         }
-        let mib = |figures: &[f64]| format!("{:.0} MiB/s", median(figures) / (1 << 20) as f64);
         let shown = format!("{}, {:.2} M records/s", mib(&ours), median(&rate) / 1e6);
         table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
     }
