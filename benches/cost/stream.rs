@@ -54,19 +54,24 @@ fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
 /// `cat` while two processes that eBPF traces make records as fast as they can: bytes in a second, and the share of the
 /// records that found no room.
 fn live(mount: &Mount, line: &str) -> (f64, f64) {
+    // The process's own stat is gone when all is read.
+    let totals = || {
+        let stat = std::fs::read_to_string(mount.path("stat")).unwrap();
+        ["bytes", "records", "lost"].map(|name| number(&stat, name))
+    };
+    let before = totals();
     let mut load = Load::waiting(&words(line));
     mount.ctl(load.pid(), "set default +inherit policy=drop backend=ebpf");
     let trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
-    let stat = mount.path(&format!("{}/stat", load.pid()));
     let mut cat = Command::new("cat").stdin(Stdio::from(trace)).stdout(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     load.go();
     load.result();
     assert!(cat.wait().unwrap().success());
     let seconds = begun.elapsed().as_secs_f64();
-    let stat = std::fs::read_to_string(stat).unwrap();
-    let (records, lost) = (number(&stat, "records"), number(&stat, "lost"));
-    (number(&stat, "bytes") / seconds, lost / (records + lost))
+    let after = totals();
+    let [bytes, records, lost] = std::array::from_fn(|i| after[i] - before[i]);
+    (bytes / seconds, lost / (records + lost))
 }
 
 /// The number of this name in a `stat`.
