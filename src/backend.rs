@@ -81,9 +81,9 @@ pub trait Backend: Send + Sync {
     /// ESRCH.
     fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()>;
 
-    /// What is on its way of what `proc` did before is in the sink when this returns; it waits for nobody. For a backend
-    /// whose events go into the sink as they happen there is nothing to do.
-    fn catch_up(&self, _proc: &Proc) {}
+    /// What is on its way of what this process did before, its birth too, is in the sink and in the table when this returns; it
+    /// waits for nobody. For a backend whose events go there as they happen there is nothing to do.
+    fn catch_up(&self, _pid: i32) {}
 
     /// This thread is in the call by which tracing of its own process is about to be set: the call makes no record of
     /// its end (R38). To be said before `apply`.

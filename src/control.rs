@@ -148,7 +148,7 @@ impl Ktrace {
         }
         if let Ok(backend) = self.backend(Some(trace.backend)) {
             // What it did before comes before.
-            backend.catch_up(&proc);
+            backend.catch_up(target.pid);
         }
         let tid = if own { caller.tid } else { target.pid };
         let stamp = Stamp { time: now()?, pid: target.pid, tid, comm: Stat::of(tid)?.comm };
@@ -188,7 +188,7 @@ impl Ktrace {
             if let Some(trace) = proc.trace()
                 && let Ok(backend) = self.backend(Some(trace.backend))
             {
-                backend.catch_up(&proc);
+                backend.catch_up(proc.id.pid);
             }
         }
     }

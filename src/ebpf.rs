@@ -1,15 +1,19 @@
-//! The eBPF backend: programs in the kernel see what traced processes do and nobody is stopped. Each sink has a ring in
-//! the kernel, and one thread of ours turns what it holds into records.
+//! The eBPF backend: programs in the kernel see what traced processes do and nobody is stopped. Each sink has rings in
+//! the kernel, one for each cpu, and one thread of ours turns what they hold into records.
 //!
 //! The kernel's side is `ebpf/bpf/ktrace.bpf.c`; `load` brings it into the kernel, `kernel` has the maps it is told with,
-//! `ring` and `event` what it tells, `observe` what that means, `drain` whose it is.
+//! `places` puts the rings there; `slot` has those of a sink, which `merge` reads as one; `ring` and `event` say what one holds,
+//! `observe` what that means, `drain` whose it is.
 
 mod drain;
 mod event;
 mod kernel;
 mod load;
+mod merge;
 mod observe;
+mod places;
 mod ring;
+mod slot;
 mod sys;
 
 use std::sync::Arc;
@@ -57,7 +61,7 @@ impl Ebpf {
     /// # Errors
     /// Why it cannot be had here, in words.
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
-        let mut programs = load::Programs::load()?;
+        let mut programs = load::Programs::load(load::Calls::of_this_kernel())?;
         let maps = kernel::Maps::of(programs.ebpf())?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
@@ -135,8 +139,8 @@ impl Backend for Ebpf {
         Ok(())
     }
 
-    fn catch_up(&self, proc: &Proc) {
-        self.shared.drain.lock().settle(proc.id.pid);
+    fn catch_up(&self, pid: i32) {
+        self.shared.drain.lock().settle(pid);
     }
 
     fn excuse(&self, tid: i32) {

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 
@@ -36,10 +37,10 @@ impl ProcId {
     /// The process that has this number now.
     ///
     /// # Errors
-    /// ESRCH where there is none, or the number is a thread's.
+    /// ESRCH where there is none, or the number is a thread's; EMFILE, ENFILE and ENOMEM, which say nothing of it.
     pub fn of(pid: i32) -> Result<ProcId> {
         // It refuses a thread that leads no process. Far cheaper than anything in /proc.
-        let fd = pidfd(pid).map_err(|_| Error::Gone { pid })?;
+        let fd = crate::sys::pidfd_open(pid).map_err(|errno| gone("pidfd_open", pid, errno))?;
         Ok(match inode(&fd) {
             0 => ProcId { pid, inode: 0, start: Stat::of(pid)?.start },
             inode => ProcId { pid, inode, start: 0 },
@@ -69,6 +70,19 @@ impl ProcId {
         };
         if is_it { Ok(stat) } else { Err(Error::Gone { pid: self.pid }) }
     }
+}
+
+/// What it means that a process cannot be looked at: it is gone, unless it is we who lack something.
+fn gone(op: &'static str, pid: i32, errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Error::sys(op, pid, errno),
+        _ => Error::Gone { pid },
+    }
+}
+
+/// The same of an error of the standard library.
+fn gone_io(pid: i32, error: &io::Error) -> Error {
+    gone("open in /proc", pid, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
 /// Inode number of a pidfd, 0 where it says nothing of the process.
@@ -159,7 +173,7 @@ pub(crate) fn read(pid: i32, name: &str) -> Result<Vec<u8>> {
     let mut text = Vec::with_capacity(ROOM);
     let file = fs::File::open(format!("/proc/{pid}/{name}"));
     // Through `take`, as a file's own read_to_end asks for its size first.
-    file.and_then(|file| file.take(u64::MAX).read_to_end(&mut text)).map_err(|_| Error::Gone { pid })?;
+    file.and_then(|file| file.take(u64::MAX).read_to_end(&mut text)).map_err(|e| gone_io(pid, &e))?;
     Ok(text)
 }
 
@@ -191,7 +205,12 @@ pub fn tracer_of(tid: i32) -> i32 {
 /// # Errors
 /// ESRCH.
 pub fn threads(pid: i32) -> Result<Vec<i32>> {
-    numbers(&format!("/proc/{pid}/task")).map_err(|_| Error::Gone { pid })
+    numbers(&format!("/proc/{pid}/task")).map_err(|e| gone_io(pid, &e))
+}
+
+/// Whether `tid` is a thread of the process `pid`, be it a zombie. Needs no descriptor.
+pub(crate) fn has_thread(pid: i32, tid: i32) -> bool {
+    fs::metadata(format!("/proc/{pid}/task/{tid}")).is_ok()
 }
 
 /// Every process id there is.

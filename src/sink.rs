@@ -191,7 +191,7 @@ impl Sink {
             read_out: false,
             lost: Tally::default(),
             stalled: false,
-            moves: 0,
+            moves: 1,
             full_at: 0,
             counts: Counts::default(),
             last: Stamp::default(),
@@ -304,11 +304,9 @@ impl Sink {
             wakers.iter().for_each(|waker| waker(Held::Nothing));
             return Appended::Whole;
         }
+        st.full_at = st.moves;
         let appended = match st.policy {
-            Policy::Stop | Policy::Block => {
-                st.full_at = st.moves;
-                Appended::Full
-            }
+            Policy::Stop | Policy::Block => Appended::Full,
             Policy::Drop | Policy::Overwrite => {
                 st.lose(record.len());
                 Appended::Lost
@@ -351,7 +349,7 @@ impl Sink {
         if st.stalled {
             return false;
         }
-        let moved = |st: &State| st.moves != st.full_at || st.end.is_some();
+        let moved = |st: &State| !st.is_full() || st.end.is_some();
         while !moved(&st) && Instant::now() < until {
             // Asked without the lock: the answer may need locks under which somebody asks about this sink.
             if !MutexGuard::unlocked(&mut st, &worth) {
@@ -482,6 +480,11 @@ impl State {
             _ => fastest.unwrap_or(0),
         };
         self.ring.make_room(len, droppable)
+    }
+
+    /// A record had no room, and nothing has happened since that may have made some.
+    fn is_full(&self) -> bool {
+        self.full_at == self.moves
     }
 
     /// There may be room now.

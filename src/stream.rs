@@ -60,8 +60,8 @@ impl TraceFile {
         })
     }
 
-    /// Registers `waker` to be called once, when a read would give `least` bytes, at least one, or the end; false where
-    /// that is so already.
+    /// Registers `waker` to be called once, when a read would give `least` bytes, at least one, or the end, or the sink is
+    /// full; false where that is so already.
     pub fn arm(&mut self, waker: Waker, least: usize) -> bool {
         if self.bind().is_err() {
             return false;

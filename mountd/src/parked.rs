@@ -59,6 +59,28 @@ struct State {
     allowance: Allowance,
     /// Since when it has been found empty, and nothing came yet.
     empty: Option<Instant>,
+    /// A read that the thread that appended has answered, and that still stands among those that wait.
+    served: Option<u64>,
+}
+
+/// What became of a read.
+#[derive(PartialEq, Eq)]
+enum Made {
+    /// It waits.
+    Nothing,
+    /// An answer without data.
+    Refusal,
+    /// An answer.
+    Answer,
+}
+
+impl State {
+    /// Something came: for as long as it was waited for, the reader may have more at once.
+    fn found(&mut self) {
+        if let Some(since) = self.empty.take() {
+            self.allowance.waited(since.elapsed());
+        }
+    }
 }
 
 impl Streams {
@@ -79,14 +101,6 @@ impl Streams {
     /// Takes an open stream in; gives the handle that requests name it by.
     pub(crate) fn add(&self, stream: Stream) -> u64 {
         let fh = STREAM | self.next.fetch_add(1, Ordering::Relaxed);
-        let bell = Arc::clone(&self.bell);
-        let me = Weak::clone(&self.me);
-        let waker: Waker = Arc::new(move |held| {
-            let served = held == Held::Nothing && me.upgrade().is_some_and(|streams| streams.serve(fh));
-            if !served {
-                bell.ring(fh);
-            }
-        });
         let state = State {
             stream,
             reads: VecDeque::new(),
@@ -95,8 +109,20 @@ impl Streams {
             reader: (0, 0),
             allowance: Allowance::new(Instant::now()),
             empty: None,
+            served: None,
         };
-        self.open.lock().insert(fh, Arc::new(Open { fh, waker, state: Mutex::new(state) }));
+        let (bell, me) = (Arc::clone(&self.bell), Weak::clone(&self.me));
+        let open = Arc::new_cyclic(|open: &Weak<Open>| {
+            let open = Weak::clone(open);
+            let serve = move || me.upgrade()?.serve(&*open.upgrade()?);
+            let waker: Waker = Arc::new(move |held| {
+                if held != Held::Nothing || serve().is_none() {
+                    bell.ring(fh);
+                }
+            });
+            Open { fh, waker, state: Mutex::new(state) }
+        });
+        self.open.lock().insert(fh, open);
         fh
     }
 
@@ -109,6 +135,10 @@ impl Streams {
     pub(crate) fn read(&self, read: Read, buf: &mut Vec<u8>) {
         let Some(open) = self.get(read.fh) else { return self.device.reply(read.unique, libc::EBADF) };
         let mut st = open.state.lock();
+        self.forget_served(&mut st);
+        if st.empty.is_some() && st.stream.unread() > 0 {
+            st.found();
+        }
         let mut its_turn = read.nonblock || st.reads.is_empty();
         if its_turn && !read.nonblock && self.gathers(&open, &mut st).is_some() {
             // It looks after the time.
@@ -133,6 +163,20 @@ impl Streams {
 
     /// Answers a read if that is possible now; if not, the pump will hear of it when it is.
     fn answer(&self, open: &Open, st: &mut State, read: &Read, buf: &mut Vec<u8>) -> bool {
+        let made = self.make(open, st, read, buf);
+        if made == Made::Nothing {
+            return false;
+        }
+        self.device.send(buf);
+        // What came while this read emptied the ring is an edge of its own.
+        if made == Made::Answer && st.notify.is_some() && !self.arm(open, st) {
+            self.notify(st);
+        }
+        true
+    }
+
+    /// Makes the answer to a read in `buf`, if that is possible now.
+    fn make(&self, open: &Open, st: &mut State, read: &Read, buf: &mut Vec<u8>) -> Made {
         if st.reader.0 != read.tid {
             st.reader = (read.tid, proc::tgid(read.tid).unwrap_or(0));
         }
@@ -145,26 +189,23 @@ impl Streams {
                     if (!read.nonblock || st.notify.is_some()) && !self.arm(open, st) {
                         continue;
                     }
-                    if read.nonblock {
-                        self.device.reply(read.unique, libc::EAGAIN);
-                    }
                     st.empty.get_or_insert_with(Instant::now);
-                    return read.nonblock;
+                    if !read.nonblock {
+                        return Made::Nothing;
+                    }
+                    wire::finish_reply(buf, read.unique, libc::EAGAIN);
+                    return Made::Refusal;
                 }
-                Ok(Got::Data | Got::Eof) => {}
+                Ok(Got::Data | Got::Eof) => st.empty = None,
                 Err(errno) => {
-                    self.device.reply(read.unique, errno);
-                    return true;
+                    buf.truncate(OUT_HEADER);
+                    wire::finish_reply(buf, read.unique, errno);
+                    return Made::Refusal;
                 }
             }
             wire::finish_reply(buf, read.unique, 0);
-            self.device.send(buf);
             st.allowance.answered(Instant::now(), buf.len() - OUT_HEADER);
-            // What came while this read emptied the ring is an edge of its own.
-            if st.notify.is_some() && !self.arm(open, st) {
-                self.notify(st);
-            }
-            return true;
+            return Made::Answer;
         }
     }
 
@@ -196,6 +237,7 @@ impl Streams {
                 _ if self.closing.load(Ordering::SeqCst) => break READABLE | HANGUP,
                 (_, true) => break READABLE | HANGUP,
                 (true, _) => {
+                    st.found();
                     // A read that follows must not wait.
                     let unread = st.stream.unread();
                     st.allowance.admit(unread);
@@ -230,31 +272,43 @@ impl Streams {
     /// The last descriptor was closed.
     pub(crate) fn release(&self, fh: u64) {
         let open = self.open.lock().remove(&fh);
-        drop(open);
+        if let Some(open) = open {
+            self.forget_served(&mut open.state.lock());
+        }
         self.bell.ring(Bell::SWEEP);
     }
 
     /// A record was appended, and this is the thread that did: answers the one reader that waited for nothing else, which
-    /// saves the pump's wake-up, twice the price of an answer. False where that is not so simple, or would have to wait.
-    fn serve(&self, fh: u64) -> bool {
-        let Some(open) = self.open.try_lock().and_then(|open| open.get(&fh).cloned()) else { return false };
-        let Some(mut st) = open.state.try_lock() else { return false };
+    /// saves the pump's wake-up, twice the price of an answer. `None` where that is not so simple, or would have to wait.
+    ///
+    /// The thread may give way to every other: so it holds this file's lock alone, and none while it wakes the reader.
+    fn serve(&self, open: &Open) -> Option<()> {
+        let mut st = open.state.try_lock()?;
         let simple = st.empty.is_some() && st.reads.len() == 1 && st.notify.is_none();
         if !simple || !matches!(st.stream, Stream::Trace(_)) {
-            return false;
+            return None;
         }
-        if let Some(since) = st.empty.take() {
-            st.allowance.waited(since.elapsed());
+        st.found();
+        if self.gathers(open, &mut st).is_some() {
+            return None;
         }
-        if self.gathers(&open, &mut st).is_some() {
-            return false;
+        let read = st.reads.pop_front()?;
+        let mut buf = Vec::with_capacity(SMALL);
+        if self.make(open, &mut st, &read, &mut buf) == Made::Nothing {
+            st.reads.push_front(read);
+            return Some(());
         }
-        let Some(read) = st.reads.pop_front() else { return false };
-        match self.answer(&open, &mut st, &read, &mut Vec::with_capacity(SMALL)) {
-            true => drop(self.waiting.lock().remove(&read.unique)),
-            false => st.reads.push_front(read),
+        st.served = Some(read.unique);
+        drop(st);
+        self.device.send(&buf);
+        Some(())
+    }
+
+    /// What [`Streams::serve`] has left to others: to take an answered read from among those that wait.
+    fn forget_served(&self, st: &mut State) {
+        if let Some(unique) = st.served.take() {
+            self.waiting.lock().remove(&unique);
         }
-        true
     }
 
     /// The stream has something, or ended: completes what waits for that. Where its readers were answered so often of late
@@ -262,9 +316,7 @@ impl Streams {
     pub(crate) fn complete(&self, fh: u64, buf: &mut Vec<u8>) -> Option<Instant> {
         let open = self.get(fh)?;
         let mut st = open.state.lock();
-        if let Some(since) = st.empty.take() {
-            st.allowance.waited(since.elapsed());
-        }
+        st.found();
         if let Some(due) = self.gathers(&open, &mut st) {
             return Some(due);
         }

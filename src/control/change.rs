@@ -70,7 +70,7 @@ impl Ktrace {
         let aim = Aim::new(file, named)?;
         self.each(aim, clear.descend, |id| {
             self.may(caller, id)?;
-            match self.procs.get(id) {
+            match self.heard_of(id) {
                 Some(proc) => self.clear_one(caller, &proc, clear),
                 // R34.
                 None => Ok(()),
@@ -95,7 +95,7 @@ impl Ktrace {
             let aim = Aim::new(file, named)?;
             let found = self.each(aim, false, |id| {
                 self.may(caller, id)?;
-                if let Some(sink) = self.procs.get(id).and_then(|p| p.sink())
+                if let Some(sink) = self.heard_of(id).and_then(|p| p.sink())
                     && !sinks.iter().any(|s| Arc::ptr_eq(s, &sink))
                 {
                     sinks.push(sink);
@@ -171,6 +171,7 @@ impl Ktrace {
     fn set_one(&self, caller: &Caller, id: ProcId, set: &Set, into: Into<'_>) -> Result<Arc<Sink>> {
         self.may(caller, id)?;
         let root = cred::is_root_over(caller, id.pid);
+        self.heard_of(id);
         let proc = self.procs.entry(id);
         let _changing = lock(&proc)?;
         let old = proc.trace();

@@ -130,10 +130,20 @@ impl Ktrace {
         (dead && proc.sink().is_some()).then_some(proc.id)
     }
 
+    /// The entry of a process, with what its birth has brought it, of which a backend may not have told yet.
+    pub(super) fn heard_of(&self, id: ProcId) -> Option<Arc<Proc>> {
+        let entry = self.procs.get(id);
+        if entry.as_ref().is_some_and(|proc| proc.trace().is_some()) {
+            return entry;
+        }
+        self.backends.iter().for_each(|backend| backend.catch_up(id.pid));
+        self.procs.get(id)
+    }
+
     /// The entry of a process that lives or lingers.
     fn known(&self, target: ProcId) -> Result<Option<Arc<Proc>>> {
         match target.check().is_ok() || self.lingers(target.pid) == Some(target) {
-            true => Ok(self.procs.get(target)),
+            true => Ok(self.heard_of(target)),
             false => Err(Error::Gone { pid: target.pid }),
         }
     }

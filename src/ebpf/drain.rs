@@ -5,48 +5,36 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::epoll::Epoll;
 use nix::time::ClockId;
 
 use super::event;
 use super::kernel::{Maps, SLOTS};
 use super::load::{self, Programs};
-use super::observe::{One, Out, Pids, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
-use super::ring::Ring;
+use super::observe::{One, Out, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
+use super::places::Change;
+use super::slot::{Rings, Slot};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{self, Auxv, Proc, ProcTable, Stat, Trace};
 use crate::record::Stamp;
-use crate::sink::{Room, Sink};
+use crate::sink::Sink;
 
-/// Least and most bytes of a ring in the kernel. Its memory is all there from the start, so where there are many they begin
-/// small and grow when they fill.
-const RING_MIN: usize = 128 << 10;
-const RING_MAX: usize = 16 << 20;
-/// Of one that fills at least so much: some milliseconds of a busy thread.
-const RING_FULL_MIN: usize = 512 << 10;
-/// Which part of a small ring must be found full for a large one.
-const GROW_AT: usize = 8;
-/// Events that are read from one ring before the others have their turn.
+/// Events that are read of one sink before the others have their turn.
 const TURN: usize = 16384;
-/// A ring that nobody is left to write to is kept so long: a program that began before may be about to.
+/// Rings that nobody is left to write to are kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
 /// An event is written in microseconds, by a program that nothing interrupts for long.
 const STUCK_MAX: Duration = Duration::from_secs(1);
-/// How often it looks for processes whose end the ring had no room to tell.
+/// How often it looks for processes whose end no ring had room to tell.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A sink and its ring.
-struct Slot {
-    sink: Arc<Sink>,
-    ring: Ring,
-    /// The ring is as large as it will be.
-    grown: bool,
-    watched: Pids<Watched>,
-    /// Since when nobody writes to it.
-    empty: Option<Instant>,
-    room: Room,
+/// Rings that are being taken out of their slots, which are not used again before.
+struct Leaving {
+    slots: Vec<usize>,
+    _rings: Vec<Rings>,
+    change: Change,
 }
 
 /// All there is to be read, under one lock.
@@ -55,6 +43,7 @@ pub(super) struct Drain {
     programs: Programs,
     maps: Maps,
     slots: Vec<Option<Slot>>,
+    leaving: Vec<Leaving>,
     /// Knows the descriptors of all rings.
     epoll: Arc<Epoll>,
     out: Out,
@@ -68,7 +57,17 @@ impl Drain {
         let (parts, left) = (HashMap::new(), HashMap::new());
         let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
         let slots = (0..SLOTS).map(|_| None).collect();
-        Drain { procs, programs, maps, slots, epoll, out, attached: None, looked: Instant::now() }
+        Drain {
+            procs,
+            programs,
+            maps,
+            slots,
+            leaving: Vec::new(),
+            epoll,
+            out,
+            attached: None,
+            looked: Instant::now(),
+        }
     }
 
     /// Events read since the start.
@@ -181,8 +180,13 @@ impl Drain {
 
     /// What happened to it before is in its sink.
     pub(super) fn settle(&mut self, pid: i32) {
-        if let Some(at) = self.find(pid) {
-            self.settle_slot(at);
+        match self.find(pid) {
+            Some(at) => self.settle_slot(at),
+            // Its birth is on its way.
+            None if !self.is_idle() && self.maps.knows(pid) => {
+                (0..self.slots.len()).for_each(|at| self.settle_slot(at));
+            }
+            None => {}
         }
     }
 
@@ -199,7 +203,7 @@ impl Drain {
         self.maps.excuse(tid);
     }
 
-    /// Reads what is there, of each ring at most a turn; gives how many events that were.
+    /// Reads what is there, of each sink at most a turn; gives how many events that were.
     pub(super) fn pass(&mut self) -> usize {
         let offset = offset_now();
         if (offset - self.out.offset).abs() > STEP_MIN {
@@ -207,11 +211,9 @@ impl Drain {
         }
         let mut count = 0;
         for at in 0..self.slots.len() {
-            let Some(slot) = &self.slots[at] else { continue };
-            // Only here: whoever reads up to a place must not find another ring there.
-            if !slot.grown && slot.ring.unread() > RING_MIN / GROW_AT {
-                self.grow(at);
-            }
+            let Some(slot) = &mut self.slots[at] else { continue };
+            // Only here: whoever reads up to a place must not find other rings there.
+            slot.tend(at, &mut self.maps, &self.epoll);
             count += self.read(at);
         }
         count
@@ -223,7 +225,8 @@ impl Drain {
             self.looked = Instant::now();
             self.bury();
         }
-        let mut live = false;
+        self.leaving.retain(|leaving| !leaving.change.is_done());
+        let (mut live, mut leaving) = (false, Vec::new());
         for at in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[at] else { continue };
             live = true;
@@ -232,9 +235,13 @@ impl Drain {
             }
             if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 self.maps.close(at as u32);
-                self.slots[at] = None;
+                if let Some(rings) = slot.leave(&self.epoll) {
+                    leaving.push((at, rings));
+                    self.slots[at] = None;
+                }
             }
         }
+        self.vacate(leaving);
         if !live {
             self.maps.forget_filters();
         }
@@ -246,7 +253,23 @@ impl Drain {
 
     /// True while there is a ring.
     pub(super) fn is_idle(&self) -> bool {
-        self.attached.is_none() && self.slots.iter().all(Option::is_none)
+        self.attached.is_none() && self.leaving.is_empty() && self.slots.iter().all(Option::is_none)
+    }
+
+    /// The kernel lets go of these rings; their memory is given back when it has.
+    fn vacate(&mut self, rings: Vec<(usize, Rings)>) {
+        if rings.is_empty() {
+            return;
+        }
+        let counts: Vec<_> = rings.iter().map(|(at, rings)| (*at as u32, rings.count())).collect();
+        match self.maps.vacate(&counts) {
+            Ok(change) => {
+                let (slots, _rings) = rings.into_iter().unzip();
+                self.leaving.push(Leaving { slots, _rings, change });
+            }
+            // They stay where they are until others take their place.
+            Err(error) => log::warn!("eBPF: {error}"),
+        }
     }
 
     /// Those that have ended without a word.
@@ -296,34 +319,13 @@ impl Drain {
         if let Some(at) = self.slots.iter().position(is_it) {
             return Ok(at);
         }
-        let at = self.slots.iter().position(Option::is_none).ok_or_else(|| Error::NoSpace {
+        let leaving = |at: &usize| self.leaving.iter().any(|leaving| leaving.slots.contains(at));
+        let is_free = |at: &usize| self.slots[*at].is_none() && !leaving(at);
+        let at = (0..self.slots.len()).find(is_free).ok_or_else(|| Error::NoSpace {
             what: format!("there are {SLOTS} trace files already").into(),
         })?;
-        let grown = sink.has_plenty();
-        let size = if grown { full_size(sink) } else { RING_MIN };
-        let (ring, room) = new_ring(sink, &self.epoll, size)?;
-        self.maps.open(at as u32, &ring, sink.policy())?;
-        let (sink, watched) = (Arc::clone(sink), Pids::default());
-        self.slots[at] = Some(Slot { sink, ring, grown, watched, empty: None, room });
+        self.slots[at] = Some(Slot::open(at, sink, &mut self.maps, &self.epoll)?);
         Ok(at)
-    }
-
-    /// Puts a large ring in the place of one that fills.
-    fn grow(&mut self, at: usize) {
-        let Some(slot) = self.slots[at].as_mut() else { return };
-        slot.grown = true;
-        let size = full_size(&slot.sink);
-        // Where there is no memory for it, the small one goes on.
-        let Ok((ring, room)) = new_ring(&slot.sink, &self.epoll, size) else { return };
-        if let Err(error) = self.maps.replace(at as u32, &ring) {
-            return log::warn!("eBPF: {error}");
-        }
-        // No program writes into the old one any more: what is in it came before all that is in the new.
-        self.settle_slot(at);
-        if let Some(slot) = self.slots[at].as_mut() {
-            let _ = self.epoll.delete(slot.ring.fd());
-            (slot.ring, slot.room) = (ring, room);
-        }
     }
 
     /// Takes a process out of a slot. What was lost is told before its sink may end.
@@ -354,15 +356,15 @@ impl Drain {
         }
     }
 
-    /// Reads until all that was in the ring before is in the sink.
+    /// Reads until all that was in the rings before is in the sink.
     fn settle_slot(&mut self, at: usize) {
         let Some(slot) = &self.slots[at] else { return };
-        let place = slot.ring.produced();
+        let places = slot.produced();
         let begun = Instant::now();
-        while self.slots[at].as_ref().is_some_and(|slot| !slot.ring.has_read(place)) {
+        while self.slots[at].as_ref().is_some_and(|slot| !slot.has_read(&places)) {
             if self.read(at) == 0 {
                 if begun.elapsed() > STUCK_MAX {
-                    return log::error!("eBPF: an event in the ring is not finished");
+                    return log::error!("eBPF: an event in a ring is not finished");
                 }
                 // A program is in the midst of it, on another cpu.
                 std::hint::spin_loop();
@@ -373,33 +375,17 @@ impl Drain {
     fn read(&mut self, at: usize) -> usize {
         let Drain { procs, maps, slots, out, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
-        let Slot { sink, ring, watched, .. } = slot;
-        let count = ring.read(TURN, |bytes| {
+        let count = slot.read(TURN, |sink, watched, bytes| {
             if let Some((head, event)) = event::parse(bytes) {
                 let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
                 one.event(&head, event);
             }
         });
         out.events += count as u64;
-        if maps.is_dead(at as u32) && ring.has_read(ring.produced()) {
+        if maps.is_dead(at as u32) && slot.is_read() {
             // R30.
-            sink.give_up(libc::EAGAIN);
+            slot.sink.give_up(libc::EAGAIN);
         }
         count
     }
-}
-
-/// Bytes of the ring of a sink that fills.
-fn full_size(sink: &Sink) -> usize {
-    sink.size().next_power_of_two().clamp(RING_FULL_MIN, RING_MAX)
-}
-
-/// A ring for a sink, which counts against the memory limit.
-fn new_ring(sink: &Sink, epoll: &Epoll, size: usize) -> Result<(Ring, Room)> {
-    let full = || Error::NoSpace { what: "the daemon's memory limit is reached (mem=)".into() };
-    let room = sink.room(size).ok_or_else(full)?;
-    let ring = Ring::new(size)?;
-    let failed = |errno| Error::sys("epoll_ctl", 0, errno);
-    epoll.add(ring.fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
-    Ok((ring, room))
 }

@@ -5,6 +5,8 @@ use crate::syscall::Abi;
 
 /// Bytes of `struct head`.
 const HEAD: usize = 40;
+/// Where its ktime is.
+pub(super) const KTIME: usize = 16;
 
 /// What every event begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +17,7 @@ pub(super) struct Head {
     pub(super) tid: i32,
     /// Number of a call, of a signal, of a child, length of a string: as the kind has it.
     pub(super) word: u32,
-    /// CLOCK_MONOTONIC in nanoseconds.
+    /// Of its record: CLOCK_MONOTONIC in nanoseconds.
     pub(super) ktime: u64,
     pub(super) comm: Comm,
 }
@@ -58,7 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
         pid: half(head, 4)? as i32,
         tid: half(head, 8)? as i32,
         word,
-        ktime: long(head, 16)?,
+        ktime: long(head, KTIME)?,
         comm: Comm::new(&head[24..]),
     };
     let string = || body.get(..word as usize);
@@ -71,7 +73,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
             Event::Syscall { args }
         }
         2 => Event::Sysret { result: long(body, 0)? as i64 },
-        3 => Event::Namei(string()?),
+        3 => Event::Namei(body.get(..word as usize)?),
         4 => Event::Genio { fd: half(body, 0)? as i32, data: body.get(8..8 + word as usize)? },
         5 => Event::Psig { action: long(body, 0)?, mask: long(body, 8)?, info: body.get(16..64)? },
         6 => Event::Csw { out: half(body, 0)? != 0, user: half(body, 4)? != 0 },

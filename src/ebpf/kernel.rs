@@ -1,13 +1,13 @@
 //! The maps that the daemon and the kernel's side share: who is traced, into which ring, and which calls do what.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
-use std::thread;
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 
 use super::load::chain;
+use super::places::{Change, Places};
 use super::ring::Ring;
 use super::sys::Shared;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ const EXIST: u64 = 2;
 /// `struct proc` as its words.
 type ProcValue = [u32; 6];
 /// `struct thread`.
-type ThreadValue = [u64; 3];
+type ThreadValue = [u64; 2];
 /// `struct call`.
 type CallValue = [u8; 16];
 
@@ -49,8 +49,7 @@ pub(super) struct Maps {
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
     filters: Array<MapData, [u64; FILTER]>,
-    rings: ArrayOfMaps<MapData, MapData>,
-    rings_fd: OwnedFd,
+    rings: Places,
     /// The filters there are, from slot 1 on.
     made: Vec<Calls>,
 }
@@ -71,9 +70,6 @@ impl Maps {
                 calls.set(key, call_value(call), 0).map_err(map)?;
             }
         }
-        let rings = take("rings")?;
-        let Map::ArrayOfMaps(data) = &rings else { return Err("rings is not an array of maps".into()) };
-        let rings_fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         Ok(Maps {
             traced: mapped(take("traced")?, BITS)?,
             marked: mapped(take("marked")?, BITS)?,
@@ -83,8 +79,7 @@ impl Maps {
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
             filters: Array::try_from(take("filters")?).map_err(map)?,
-            rings: ArrayOfMaps::try_from(rings).map_err(map)?,
-            rings_fd,
+            rings: Places::of(take("rings")?)?,
             made: Vec::new(),
         })
     }
@@ -150,59 +145,57 @@ impl Maps {
     /// The call that this thread is in makes no record of its end (R38).
     pub(super) fn excuse(&mut self, tid: i32) {
         const SKIP: u64 = 1;
-        if self.threads.insert(tid as u32, [0, SKIP, 0], 0).is_ok() {
+        if self.threads.insert(tid as u32, [0, SKIP], 0).is_ok() {
             let (word, bit) = place(tid);
             self.marked.word(word).fetch_or(bit, Ordering::SeqCst);
         }
     }
 
-    /// Puts a ring into a slot.
+    /// Opens a slot with these rings.
     ///
     /// # Errors
     /// What bpf(2) says.
-    pub(super) fn open(&mut self, slot: u32, ring: &Ring, policy: Policy) -> Result<()> {
+    pub(super) fn open<'a>(
+        &mut self,
+        slot: u32,
+        rings: impl ExactSizeIterator<Item = &'a Ring>,
+        policy: Policy,
+    ) -> Result<Change> {
         let at = slot as usize * SINK;
         self.sinks.word(at).store(0, Ordering::SeqCst);
         self.sinks.word(at + 8).store(0, Ordering::SeqCst);
         self.sinks.half(at + 16).store(0, Ordering::SeqCst);
+        self.sinks.word(at + 24).store(0, Ordering::SeqCst);
         self.set_policy(slot, policy);
-        self.put(slot, ring)
+        self.put(slot, rings)
     }
 
-    /// Puts a ring where nobody uses what was there. bpf(2) returns only when no program can be using that, which takes
-    /// many milliseconds: another thread waits for it.
-    fn put(&mut self, slot: u32, ring: &Ring) -> Result<()> {
-        let failed = |error: String| Error::NoSpace { what: format!("rings in the kernel: {error}").into() };
-        let map = |fd: BorrowedFd<'_>| -> std::result::Result<MapData, String> {
-            let fd = fd.try_clone_to_owned().map_err(|error| error.to_string())?;
-            MapData::from_fd(fd).map_err(|error| chain(&error))
-        };
-        let id = |map: &MapData| map.info().map(|info| info.id()).map_err(|error| failed(chain(&error)));
-        let ours = id(ring.map())?;
-        let ring = map(ring.fd()).map_err(failed)?;
-        let rings = map(self.rings_fd.as_fd()).map_err(failed)?;
-        let mut rings: ArrayOfMaps<MapData, MapData> =
-            ArrayOfMaps::try_from(Map::ArrayOfMaps(rings)).map_err(|error| failed(chain(&error)))?;
-        let putting = thread::Builder::new()
-            .name("ring".into())
-            .spawn(move || rings.set(slot, &ring, 0).map_err(|error| chain(&error)))
-            .map_err(|error| failed(error.to_string()))?;
-        // It is there long before bpf(2) returns.
-        while !putting.is_finished() {
-            if self.rings.get(&slot, 0).is_ok_and(|there| id(&there).is_ok_and(|there| there == ours)) {
-                return Ok(());
-            }
-            thread::yield_now();
-        }
-        putting.join().unwrap_or_else(|_| Err("a panic".into())).map_err(failed)
-    }
-
-    /// Puts another ring into its place. When this returns no program uses the former (bpf(2) waits for them).
+    /// Puts rings into a slot: programs that begin from now on write into these, and when the change is done none writes
+    /// into what was there.
     ///
     /// # Errors
     /// What bpf(2) says.
-    pub(super) fn replace(&mut self, slot: u32, ring: &Ring) -> Result<()> {
-        self.rings.set(slot, ring.map(), 0).map_err(full("rings"))
+    pub(super) fn put<'a>(
+        &mut self,
+        slot: u32,
+        rings: impl ExactSizeIterator<Item = &'a Ring>,
+    ) -> Result<Change> {
+        let (mask, at) = (rings.len() as u32 - 1, slot as usize * SINK + 24);
+        let turn = self.sinks.half(at + 4);
+        turn.fetch_add(1, Ordering::SeqCst);
+        let change = self.rings.put(slot, rings)?;
+        self.sinks.half(at).store(mask, Ordering::SeqCst);
+        turn.fetch_add(1, Ordering::SeqCst);
+        Ok(change)
+    }
+
+    /// Takes the rings out of these slots, which are closed, so many of each: when the change is done the kernel has let go
+    /// of them.
+    ///
+    /// # Errors
+    /// What bpf(2) says.
+    pub(super) fn vacate(&self, slots: &[(u32, u32)]) -> Result<Change> {
+        self.rings.vacate(slots)
     }
 
     /// What a loss means.

@@ -3,8 +3,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::trace_point::TracePointLinkId;
+use aya::programs::{BtfTracePoint, Program, ProgramError, TracePoint};
+use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 
 use crate::facility::Facs;
@@ -35,10 +37,47 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
 pub(super) const CALLS: Facs =
     Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
+/// How the programs of calls are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// From the tracepoint.
+    Tracepoint,
+    /// Behind perf events of raw_syscalls, which keep the cpu while a program runs: 50 ns or so dearer.
+    Perf,
+}
+
+impl Calls {
+    /// Before 7.0 the kernel itself keeps the cpu at a tracepoint. Since then a program may be preempted, and meanwhile it is
+    /// left out for whatever else calls on that cpu (`bpf_prog_get_recursion_context` of the kernel's
+    /// include/linux/bpf.h): too much would be missed. Nothing but the version tells of it.
+    pub(super) fn of_this_kernel() -> Calls {
+        match KernelVersion::current() {
+            Ok(version) if version < KernelVersion::new(7, 0, 0) => Calls::Tracepoint,
+            _ => Calls::Perf,
+        }
+    }
+
+    /// The program that does the work of this one.
+    fn program(self, name: &str) -> Option<&'static str> {
+        match (self, name) {
+            (Calls::Perf, "sys_enter") => Some("sys_enter_perf"),
+            (Calls::Perf, "sys_exit") => Some("sys_exit_perf"),
+            _ => None,
+        }
+    }
+}
+
+/// Where a program is attached.
+enum Link {
+    Tracepoint(BtfTracePointLinkId),
+    Perf(TracePointLinkId),
+}
+
 /// The loaded programs.
 pub(super) struct Programs {
     ebpf: Ebpf,
-    links: [Option<BtfTracePointLinkId>; PROGRAMS.len()],
+    calls: Calls,
+    links: [Option<Link>; PROGRAMS.len()],
 }
 
 impl Programs {
@@ -46,7 +85,7 @@ impl Programs {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) fn load() -> Result<Programs, String> {
+    pub(super) fn load(calls: Calls) -> Result<Programs, String> {
         match std::fs::metadata("/proc/self/ns/pid") {
             Ok(ns) if ns.ino() == INIT_PID_NS => {}
             Ok(_) => return Err("the daemon is not in the first pid namespace".into()),
@@ -59,10 +98,13 @@ impl Programs {
             .load(&OBJECT.0)
             .map_err(|error| chain(&error))?;
         for (name, tracepoint, _) in PROGRAMS {
-            let failed = |error: String| format!("{tracepoint}: {error}");
-            program(&mut ebpf, name)?.load(tracepoint, &btf).map_err(|error| failed(chain(&error)))?;
+            let loaded = match calls.program(name) {
+                Some(name) => program::<TracePoint>(&mut ebpf, name)?.load(),
+                None => program::<BtfTracePoint>(&mut ebpf, name)?.load(tracepoint, &btf),
+            };
+            loaded.map_err(|error| format!("{tracepoint}: {}", chain(&error)))?;
         }
-        Ok(Programs { ebpf, links: Default::default() })
+        Ok(Programs { ebpf, calls, links: Default::default() })
     }
 
     /// The maps.
@@ -80,14 +122,21 @@ impl Programs {
             if wanted == link.is_some() {
                 continue;
             }
-            let program = program(&mut self.ebpf, name)?;
+            let failed = |error: ProgramError| format!("{tracepoint}: {}", chain(&error));
+            let name = self.calls.program(name).unwrap_or(name);
+            let ebpf = &mut self.ebpf;
             match link.take() {
-                None => {
-                    *link =
-                        Some(program.attach().map_err(|error| format!("{tracepoint}: {}", chain(&error)))?);
+                None if self.calls.program(tracepoint).is_some() => {
+                    let attached = program::<TracePoint>(ebpf, name)?.attach("raw_syscalls", tracepoint);
+                    *link = Some(Link::Perf(attached.map_err(failed)?));
                 }
-                Some(link) => {
-                    program.detach(link).map_err(|error| format!("{tracepoint}: {}", chain(&error)))?
+                None => {
+                    let attached = program::<BtfTracePoint>(ebpf, name)?.attach();
+                    *link = Some(Link::Tracepoint(attached.map_err(failed)?));
+                }
+                Some(Link::Perf(link)) => program::<TracePoint>(ebpf, name)?.detach(link).map_err(failed)?,
+                Some(Link::Tracepoint(link)) => {
+                    program::<BtfTracePoint>(ebpf, name)?.detach(link).map_err(failed)?
                 }
             }
         }
@@ -95,7 +144,10 @@ impl Programs {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, String> {
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
     program.try_into().map_err(|error| format!("{name}: {error}"))
 }
@@ -114,5 +166,27 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     match &lines[..] {
         [first, .., a, b, c, d, e, f, g] => format!("{first} ... {a}; {b}; {c}; {d}; {e}; {f}; {g}"),
         lines => lines.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_seen_either_way() {
+        for calls in [Calls::Tracepoint, Calls::Perf] {
+            let mut programs = match Programs::load(calls) {
+                Ok(programs) => programs,
+                Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
+                    panic!("{calls:?}: {why}")
+                }
+                Err(why) => return eprintln!("skipped, ebpf is not there: {why}"),
+            };
+            for facs in [Some(CALLS), None, Some(CALLS), None] {
+                programs.attach(facs).unwrap();
+                assert_eq!(programs.links.iter().flatten().count(), if facs.is_some() { 5 } else { 0 });
+            }
+        }
     }
 }

@@ -312,6 +312,12 @@ impl Observer {
         }
     }
 
+    /// A child of this thread cannot be traced for want of something.
+    pub(super) fn escaped(&mut self, task: &Task, trace: &Trace, child: i32, errno: i32) {
+        let text = format!("child {child} is not traced: {:?}", Errno::from_raw(errno));
+        self.recorder.note(at(trace, &task.stamp(now()), task.proc.abi()), &text);
+    }
+
     /// Sees whether the memory of a process may be shown to whom its trace belongs to, and says so where that has changed.
     fn look(&mut self, proc: &Proc, at: At<'_>) {
         let opaque = !at.trace.is_roots() && !cred::sees_memory(at.trace.sink().owner(), proc.id.pid);

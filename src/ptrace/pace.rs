@@ -12,15 +12,19 @@
 //! they would all take turns on one cpu; a measure is the mean of a few calls then, whosever they are. Of a number of
 //! measures the lower quartile is taken: calls that wait for something say nothing about us.
 
+mod place;
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io::Read;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use self::place::Place;
 use super::sys;
 use super::task::ns_between;
 use crate::record::Time;
@@ -29,9 +33,8 @@ use crate::record::Time;
 const WINDOW: usize = 32;
 /// Calls of several threads that make one measure.
 const BATCH: u32 = 8;
-/// How long a thread asks before it sleeps, and how many do so at a time, in all.
+/// How long a thread asks before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
-static SPINNERS: AtomicUsize = AtomicUsize::new(0);
 /// Of a trial, after so many it may be clear that it is bad: all of them so many times worse. A change unsettles where the
 /// threads run, so a little means nothing.
 const EARLY: usize = 4;
@@ -83,8 +86,9 @@ pub(super) struct Pace {
     near: Option<usize>,
     /// Long calls in a row, and at how many it is looked where the tracee is.
     long: (u32, u32),
-    /// It spins, and is counted.
+    /// It spins where there is a place, and its place.
     spins: bool,
+    place: Place,
     /// Whose call was the last, and when it ended.
     last: (i32, Time),
     /// Calls since it was last asked whose they are, and how many were not of the same thread as the one before.
@@ -123,6 +127,7 @@ impl Pace {
             near: None,
             long: (0, MOVED),
             spins: false,
+            place: Place::among(self::cpus()),
             last: (0, Time::default()),
             calls: 0,
             others: 0,
@@ -223,16 +228,19 @@ impl Pace {
     }
 
     /// For how long to ask before sleeping.
-    pub(super) fn spin(&self) -> Option<Duration> {
-        self.spins.then_some(SPIN)
+    pub(super) fn spin(&mut self) -> Option<Duration> {
+        (self.spins && self.place.take()).then_some(SPIN)
     }
 
-    /// Takes a place among those that spin, half as many as there are cpus: one thread alone needs a cpu to spare, several
-    /// keep this thread busy anyhow.
+    /// It sleeps now: meanwhile another one may spin.
+    pub(super) fn sleeps(&mut self) {
+        self.place.leave();
+    }
+
+    /// Takes a place among those that spin: one thread alone needs a cpu to spare, several keep this thread busy anyhow.
     fn may_spin(&mut self) -> bool {
         if !self.spins && (self.crowd.is_some() || self.may_try()) {
-            let one_more = |spinners: usize| (spinners < cpus() / 2).then_some(spinners + 1);
-            self.spins = SPINNERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+            self.spins = self.place.take();
         }
         self.spins
     }
@@ -274,9 +282,8 @@ impl Pace {
     }
 
     fn leave(&mut self) {
-        if std::mem::take(&mut self.spins) {
-            SPINNERS.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.spins = false;
+        self.place.leave();
         if let Some(cpus) = self.cpus.filter(|_| self.near.take().is_some()) {
             sys::run_idle(false);
             // Cpus may have been taken away since: then it stays where it is.
@@ -451,6 +458,3 @@ impl Judge {
         self.wait = self.patience;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
@@ -22,6 +23,9 @@ const RECORD_SWITCH: u32 = 14;
 /// `PERF_RECORD_MISC_SWITCH_OUT` and `..._PREEMPT`.
 const SWITCH_OUT: u16 = 1 << 13;
 const PREEMPT: u16 = 1 << 14;
+
+/// How often a thread that makes no stops is asked for its switches.
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// What happened to a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,10 +81,9 @@ pub(super) fn probe() -> nix::Result<()> {
 /// # Errors
 /// Those of timer_create(2).
 pub(super) fn ticks() -> nix::Result<Timer> {
-    const EVERY_NS: i64 = 20_000_000;
     let notify = SigevNotify::SigevThreadId { signal: Signal::SIGURG, thread_id: sys::gettid(), si_value: 0 };
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
-    timer.set(Expiration::Interval(TimeSpec::new(0, EVERY_NS)), TimerSetTimeFlags::empty())?;
+    timer.set(Expiration::Interval(TimeSpec::from_duration(TICK)), TimerSetTimeFlags::empty())?;
     Ok(timer)
 }
 

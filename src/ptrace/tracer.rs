@@ -43,6 +43,8 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         early: HashMap::new(),
         strangers: HashSet::new(),
         ticks: None,
+        looked: Instant::now(),
+        owes: false,
     };
     while tracer.work() {}
 }
@@ -61,8 +63,12 @@ struct Tracer {
     early: HashMap<i32, (Stopped, Stop)>,
     /// Wakes this thread while context switches are wanted of a thread.
     ticks: Option<Timer>,
+    /// When it last looked for them. A tick is heard only while it sleeps, which it may not for long.
+    looked: Instant,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: HashSet<i32>,
+    /// Somebody waits for a change to be in force.
+    owes: bool,
 }
 
 impl Tracer {
@@ -74,9 +80,18 @@ impl Tracer {
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
         }
+        if self.owes {
+            self.catch_up();
+            self.owes = self.groups.values().any(|group| !group.changes.is_empty());
+        }
         self.pace.pause();
         match self.wait() {
-            Ok(Some(change)) => self.change(change),
+            Ok(Some(change)) => {
+                self.change(change);
+                if self.ticks.is_some() && self.looked.elapsed() >= switches::TICK {
+                    self.switches();
+                }
+            }
             Ok(None) => self.switches(),
             Err(errno) => self.nobody_left(errno),
         }
@@ -84,7 +99,7 @@ impl Tracer {
     }
 
     /// Waits for a stop, or a kick.
-    fn wait(&self) -> nix::Result<Option<Change>> {
+    fn wait(&mut self) -> nix::Result<Option<Change>> {
         if let Some(long) = self.pace.spin() {
             let begun = Instant::now();
             while begun.elapsed() < long && self.commands.is_empty() {
@@ -98,12 +113,14 @@ impl Tracer {
                 return Ok(None);
             }
         }
+        self.pace.sleeps();
         stop::wait(true)
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Apply { proc, trace, heard, in_force } => {
+                self.owes = true;
                 let result = match trace {
                     Some(trace) => self.attach(&proc, trace, in_force),
                     None => {
@@ -115,12 +132,22 @@ impl Tracer {
                 let _ = heard.try_send(result);
             }
             Command::Settle { done } => {
-                while let Ok(Some(change)) = stop::wait(false) {
-                    self.change(change);
-                }
+                self.catch_up();
                 self.switches();
                 let _ = done.try_send(());
             }
+        }
+    }
+
+    /// Hears of everybody who has stopped by now. Nobody is resumed before all are known: the kernel tells of the youngest
+    /// first, and where young ones go on being made the others would never be heard of.
+    fn catch_up(&mut self) {
+        let mut changes = Vec::new();
+        while let Ok(Some(change)) = stop::wait(false) {
+            changes.push(change);
+        }
+        for change in changes {
+            self.change(change);
         }
     }
 
@@ -310,6 +337,7 @@ impl Tracer {
         if self.ticks.is_none() {
             return;
         }
+        self.looked = Instant::now();
         let mut any = false;
         for task in self.tasks.values_mut().filter(|task| task.switches.is_some() || task.wants_switches()) {
             self.observer.switches(task, false);

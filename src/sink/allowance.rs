@@ -35,9 +35,10 @@ impl Allowance {
         Allowance { left: BURST, waited: Duration::ZERO, bytes: 0, gap: GAP_MIN, answered: now }
     }
 
-    /// So many bytes are worth an answer at any time: a ring that can hold `most` bytes is far from full then.
+    /// So many bytes are worth an answer at any time: however fast a ring that can hold `most` bytes fills, who is held back
+    /// until then has lost no more than a thirty-second of the time it takes.
     pub fn enough(most: usize) -> usize {
-        most / 8
+        most / 32
     }
 
     /// The reader had found nothing, and waited so long.
@@ -132,14 +133,35 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_held_back_for_longer_than_a_part_of_the_time_in_which_the_ring_fills() {
+        for per_us in [1, 10, 270, 5000] {
+            let mut now = Instant::now();
+            let mut allowance = Allowance::new(now);
+            at_once(&mut allowance, now);
+            let fills_in = SIZE / per_us;
+            for _ in 0..100 {
+                let (mut there, mut held) = (per_us, 0);
+                while allowance.turn(now, there, SIZE).is_some() {
+                    now += Duration::from_micros(1);
+                    there += per_us;
+                    held += 1;
+                }
+                assert!(held <= fills_in / 32, "{held} of {fills_in} us at {per_us} MB/s");
+                allowance.answered(now, there);
+            }
+        }
+    }
+
+    #[test]
     fn who_was_let_in_may_take_all_that_was_there() {
         let now = Instant::now();
         let mut allowance = Allowance::new(now);
         at_once(&mut allowance, now);
         assert_eq!(allowance.turn(now, 0, SIZE), None, "who finds nothing is told so");
-        assert!(allowance.turn(now, SIZE / 8 - 1, SIZE).is_some());
-        assert_eq!(allowance.turn(now, SIZE / 8, SIZE), None);
-        allowance.answered(now, SIZE / 8 - 1);
+        let enough = Allowance::enough(SIZE);
+        assert!(allowance.turn(now, enough - 1, SIZE).is_some());
+        assert_eq!(allowance.turn(now, enough, SIZE), None);
+        allowance.answered(now, enough - 1);
         assert_eq!(allowance.turn(now, 1, SIZE), None);
         allowance.answered(now, 1);
         assert!(allowance.turn(now, 1, SIZE).is_some());

@@ -201,18 +201,20 @@ impl Reader {
         self.given.records > 0 && !self.told_end
     }
 
-    /// Registers `waker` to be called once, when there are `least` bytes to read, at least one, or the sink ends; false
-    /// where that is so already, and `waker` is not kept.
+    /// Registers `waker` to be called once, when there are `least` bytes to read, at least one, or the sink is full or ends;
+    /// false where that is so already, and `waker` is not kept.
     pub fn arm(&mut self, waker: Waker, least: usize) -> bool {
         if !self.rest.is_empty() {
             return false;
         }
         let mut st = self.sink.state.lock();
-        let head = st.ring.head();
+        let (head, is_full) = (st.ring.head(), st.is_full());
         if st.end.is_some() {
             return false;
         }
         match st.slots.get_mut(&self.slot) {
+            // Who has read everything makes no room.
+            Some(slot) if is_full && head > slot.pos => false,
             Some(slot) if head < slot.pos + least as u64 => {
                 slot.armed = Some((slot.pos + least as u64, waker));
                 true

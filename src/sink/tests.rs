@@ -409,3 +409,24 @@ fn who_waits_for_more_is_called_when_no_more_fits() {
     }
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn nobody_waits_for_more_to_gather_in_a_ring_that_was_found_full() {
+    for policy in [Policy::Stop, Policy::Block, Policy::Drop] {
+        let sink = sink(policy);
+        let (mut reader, mut drain) = (sink.reader(), sink.drain());
+        let nobody: Waker = Arc::new(|_| ());
+        read(&mut reader);
+        for n in 0..8 {
+            append(&sink, 1, n, 100);
+        }
+        assert!(reader.arm(Arc::clone(&nobody), SIZE_MIN), "few are there");
+        assert_ne!(append(&sink, 1, 8, SIZE_MIN - 600), Appended::Whole);
+        assert!(!reader.arm(Arc::clone(&nobody), SIZE_MIN), "{policy:?}");
+        assert!(!drain.arm(Arc::clone(&nobody), SIZE_MIN), "{policy:?}");
+        read(&mut reader);
+        assert_ne!(append(&sink, 1, 9, SIZE_MIN - 600), Appended::Whole, "the drain has not read");
+        assert!(reader.arm(Arc::clone(&nobody), 1), "it has nothing to read");
+        assert!(!drain.arm(nobody, SIZE_MIN));
+    }
+}

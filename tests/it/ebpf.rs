@@ -2,6 +2,7 @@
 //! processes that others trace.
 
 mod loss;
+mod rings;
 mod watched;
 
 use ktrace::record::Body;

@@ -202,6 +202,46 @@ fn a_nonblocking_read_never_waits() {
 }
 
 #[test]
+fn who_was_given_something_has_not_found_it_empty() {
+    let rig = Rig::new();
+    let proc = rig.ourselves();
+    let sink = traced(&proc);
+    let fh = rig.open(&proc);
+    let empty = || rig.streams.get(fh).unwrap().state.lock().empty.is_some();
+    rig.read(1, fh, NONBLOCK);
+    assert_eq!(rig.hears(), Said::Failed(1, libc::EAGAIN));
+    assert!(empty());
+    append(&sink);
+    rig.read(2, fh, NONBLOCK);
+    assert!(is_data(&rig.hears(), 2));
+    assert!(!empty());
+}
+
+#[test]
+fn who_appends_waits_for_no_lock_of_the_mount() {
+    let rig = Rig::new();
+    let proc = rig.ourselves();
+    let sink = traced(&proc);
+    let fh = rig.open(&proc);
+    rig.read(1, fh, !NONBLOCK);
+    thread::scope(|scope| {
+        let (open, waiting) = (rig.streams.open.lock(), rig.streams.waiting.lock());
+        // By this thread, and at once: the pump waits as well.
+        scope.spawn(|| append(&sink));
+        assert!(is_data(&rig.hears(), 1));
+        drop((open, waiting));
+    });
+    rig.streams.interrupt(1);
+    rig.is_silent();
+    rig.read(2, fh, !NONBLOCK);
+    assert_eq!(rig.streams.waiting.lock().len(), 1, "the answered one is forgotten");
+    append(&sink);
+    assert!(is_data(&rig.hears(), 2));
+    rig.streams.release(fh);
+    assert_eq!(rig.streams.waiting.lock().len(), 0);
+}
+
+#[test]
 fn a_poller_hears_of_every_edge() {
     let rig = Rig::new();
     let proc = rig.ourselves();

@@ -43,6 +43,8 @@ static __always_inline void tell_access(struct to *to, struct proc *p)
 	/* Of a trace that belongs to uid 0 and is not root's the daemon finds out itself. */
 	if (p->owner && hidden == !!(p->flags & PROC_HIDDEN))
 		return;
+	/* After what another thread has told. */
+	stamp(to->run);
 	struct ev_sysret *e = RESERVE(to, ev_sysret, REC(20 + 40));
 	if (!e)
 		return;

@@ -32,7 +32,7 @@ struct head {
 	u32 tgid;
 	u32 tid;
 	u32 word; /* number of a call, length of what follows, ... */
-	u64 ktime; /* CLOCK_MONOTONIC, ns */
+	u64 ktime; /* CLOCK_MONOTONIC, ns: by this the rings of a sink are merged (emit.h) */
 	char comm[16];
 };
 /* flag of EV_EXEC: nothing more is traced. */
@@ -49,9 +49,10 @@ struct ev_sysret { struct head h; s64 result; };
 struct ev_psig { struct head h; u64 action; u64 mask; u8 info[48]; };
 struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };
-#define GENIO_HEAD 8
+/* Before the data of EV_GENIO: the descriptor. */
+#define BODY_HEAD 8
 #define DATA_MAX 4096
-struct scratch { struct head h; u8 data[GENIO_HEAD + 2 * DATA_MAX]; };
+struct scratch { struct head h; u8 data[BODY_HEAD + 2 * DATA_MAX]; };
 
 /* Bytes of the NetBSD record that an event becomes. */
 #define REC(body) (56 + (body))

@@ -9,9 +9,8 @@ struct move {
 	u64 left; /* what the call has moved and is not yet shown, of this message */
 	u64 iov, count; /* vectors to come */
 	u64 msg, messages; /* messages to come; of one message `left` stands already */
-	u64 ktime;
+	struct run run;
 	u32 many;
-	u32 slot, abi, tgid, tid;
 	s32 fd;
 	u32 write;
 	u32 shown;
@@ -30,11 +29,11 @@ static long one_chunk(u32 i, void *unused)
 
 	if (!s || !m)
 		return 1;
-	u32 size = m->abi == ABI_LINUX ? 8 : 4;
+	u32 abi = m->run.abi, size = abi == ABI_LINUX ? 8 : 4;
 	if (m->len == 0) {
 		if (m->left && m->count) {
 			u64 base, bytes;
-			if (word(m->abi, m->iov, &base) || word(m->abi, m->iov + size, &bytes))
+			if (word(abi, m->iov, &base) || word(abi, m->iov + size, &bytes))
 				return 1;
 			m->addr = base;
 			m->len = bytes;
@@ -50,7 +49,7 @@ static long one_chunk(u32 i, void *unused)
 		u64 len = 0;
 		m->messages--;
 		u64 iov, count;
-		if (word(m->abi, m->msg + 2 * size, &iov) || word(m->abi, m->msg + 3 * size, &count))
+		if (word(abi, m->msg + 2 * size, &iov) || word(abi, m->msg + 3 * size, &count))
 			return 1;
 		m->iov = iov;
 		m->count = count < 1024 ? count : 1024;
@@ -62,7 +61,7 @@ static long one_chunk(u32 i, void *unused)
 		}
 		return 0;
 	}
-	u64 want = m->len < DATA_MAX - GENIO_HEAD ? m->len : DATA_MAX - GENIO_HEAD;
+	u64 want = m->len < DATA_MAX - BODY_HEAD ? m->len : DATA_MAX - BODY_HEAD;
 	u64 first = 4096 - (m->addr & 4095), got = want;
 	u64 addr = m->addr;
 	if (first >= want)
@@ -70,22 +69,20 @@ static long one_chunk(u32 i, void *unused)
 	/* The bounds are for the verifier. */
 	if (first < 1 || first > DATA_MAX)
 		return 1;
-	if (bpf_probe_read_user(s->data + GENIO_HEAD, first, (void *)addr))
+	if (bpf_probe_read_user(s->data + BODY_HEAD, first, (void *)addr))
 		return 1;
 	if (first < want) {
 		u64 rest = want - first;
 		if (rest < 1 || rest > DATA_MAX || first > DATA_MAX - rest)
 			return 1;
 		/* The buffer has room for both at their largest: the verifier does not know that together they are less. */
-		if (bpf_probe_read_user(s->data + GENIO_HEAD + (first & (DATA_MAX - 1)), rest & (DATA_MAX - 1), (void *)addr + first))
+		if (bpf_probe_read_user(s->data + BODY_HEAD + (first & (DATA_MAX - 1)), rest & (DATA_MAX - 1), (void *)addr + first))
 			got = first;
 	}
-	if (got > DATA_MAX || !to_of(&to, m->slot, m->abi, m->tgid, m->tid, m->ktime))
+	if (got > DATA_MAX || !to_again(&to, &m->run))
 		return 1;
-	fill(&s->h, &to, EV_GENIO, got);
-	s->h.flag = m->write;
 	*(s32 *)s->data = m->fd;
-	if (!output(&to, s, GENIO_HEAD + got, REC(8 + got)) || got < want)
+	if (!output(&to, s, EV_GENIO, got, m->write, BODY_HEAD + got, REC(8 + got)) || got < want)
 		return 1;
 	m->addr += got;
 	m->len -= got;
@@ -115,8 +112,7 @@ static __always_inline bool is_tcp(struct file *file)
 struct moved {
 	struct arguments of;
 	s64 result;
-	u64 ktime;
-	u32 slot, abi, tgid, tid;
+	struct run run;
 	u32 nr;
 };
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
@@ -127,11 +123,12 @@ __noinline int data(struct moved *d)
 	if (!d)
 		return 0;
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct call *call = call_of(d->abi, d->nr);
+	u32 abi = d->run.abi;
+	struct call *call = call_of(abi, d->nr);
 	u64 *args = d->of.args;
 
 	if (call && call->flags & (CALL_SOCKETCALL | CALL_IPC))
-		call = call_of(d->abi, inner(&d->of, call->flags & CALL_IPC));
+		call = call_of(abi, inner(&d->of, call->flags & CALL_IPC));
 	if (!call)
 		return 0;
 	u32 io = call->io, dir = call->dir;
@@ -141,11 +138,7 @@ __noinline int data(struct moved *d)
 	if (!m)
 		return 0;
 	__builtin_memset(m, 0, sizeof(*m));
-	m->ktime = d->ktime;
-	m->slot = d->slot;
-	m->abi = d->abi;
-	m->tgid = d->tgid;
-	m->tid = d->tid;
+	m->run = d->run;
 	m->fd = call->fd == 255 ? -1 : arg(args, call->fd);
 	m->write = dir == DIR_WRITE;
 	if (dir == DIR_PIPE) {
@@ -163,7 +156,7 @@ __noinline int data(struct moved *d)
 	if (io == IO_BUF || io == IO_WHOLE || io == IO_MSGBUF) {
 		m->addr = ptr;
 		if (io == IO_MSGBUF)
-			m->addr += d->abi == ABI_LINUX32 ? 4 : 8;
+			m->addr += abi == ABI_LINUX32 ? 4 : 8;
 		m->len = len < m->left ? len : m->left;
 		m->left = 0;
 	} else if (io == IO_IOV) {
@@ -185,5 +178,6 @@ __noinline int data(struct moved *d)
 			if (one_chunk(i, NULL))
 				break;
 	}
+	d->run = m->run;
 	return 0;
 }

@@ -25,7 +25,9 @@ struct sink {
 	u64 lost_bytes;
 	u32 dead; /* errno */
 	u32 stop; /* policy stop: the first loss ends it */
-	u64 pad[5];
+	u32 mask; /* it has so many rings, less one */
+	u32 turn; /* of its rings: odd while others are put into their place */
+	u32 pad[8];
 };
 
 /* What the table of calls says: src/ebpf/kernel.rs makes it. */
@@ -48,7 +50,6 @@ struct thread {
 	u32 abi;
 	u32 flags;
 	u32 deferred; /* the first path that could not be read at entry, plus one */
-	u64 ktime; /* of the entry */
 };
 #define THREAD_SKIP 1
 #define THREAD_NR 2
@@ -83,8 +84,10 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3 * NUMBERS);
 	__type(key, u32); __type(value, struct call); } calls SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
 	__type(key, u32); __type(value, struct scratch); } scratches SEC(".maps");
+/* Most rings of a sink: those of the sink in slot n are from n * RINGS on. */
+#define RINGS 16
 struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
-struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024); __type(key, u32);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024 * RINGS); __type(key, u32);
 	__array(values, struct ring); } rings SEC(".maps");
 
 /*

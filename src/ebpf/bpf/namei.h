@@ -16,8 +16,7 @@ static __always_inline int name(struct to *to, u64 addr)
 		return -1;
 	if (n < 1 || n > DATA_MAX)
 		return 0;
-	fill(&s->h, to, EV_NAMEI, n - 1);
-	output(to, s, n - 1, REC(n - 1));
+	output(to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
 	return 0;
 }
 
@@ -42,17 +41,16 @@ static __always_inline int socket_name(struct to *to, u64 addr, u64 len)
 	long n = bpf_probe_read_kernel_str(s->data, rest + 1, s->data + 256);
 	if (n < 2 || n > 109)
 		return 0;
-	fill(&s->h, to, EV_NAMEI, n - 1);
-	output(to, s, n - 1, REC(n - 1));
+	output(to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
 	return 0;
 }
 
 static __always_inline int message_name(struct to *to, u64 addr)
 {
 	u64 at, len;
-	u32 size = to->abi == ABI_LINUX ? 8 : 4;
+	u32 abi = to->run->abi, size = abi == ABI_LINUX ? 8 : 4;
 
-	if (word(to->abi, addr, &at) || word(to->abi, addr + size, &len))
+	if (word(abi, addr, &at) || word(abi, addr + size, &len))
 		return -1;
 	return socket_name(to, at, len);
 }
@@ -60,8 +58,7 @@ static __always_inline int message_name(struct to *to, u64 addr)
 /* The paths of a call, on their way. In a map and not on the stack, which is small. */
 struct named {
 	u64 args[6];
-	u64 ktime;
-	u32 slot, abi, tgid, tid;
+	struct run run;
 	u32 nr;
 	u32 next; /* path to be looked at */
 	u32 message;
@@ -80,9 +77,10 @@ static long one_name(u32 i, void *unused)
 
 	if (!n)
 		return 1;
-	struct call *call = call_of(n->abi, n->nr);
+	u32 abi = n->run.abi;
+	struct call *call = call_of(abi, n->nr);
 	u32 at = n->next;
-	if (!call || at > 3 || !to_of(&to, n->slot, n->abi, n->tgid, n->tid, n->ktime))
+	if (!call || at > 3 || !to_again(&to, &n->run))
 		return 1;
 	u8 kind = call->paths[at].kind, where = call->paths[at].arg;
 	u64 value = arg(n->args, where);
@@ -96,7 +94,7 @@ static long one_name(u32 i, void *unused)
 		u64 count = arg(n->args, where + 1);
 		if (n->message >= count || n->message >= 1024)
 			return 1;
-		got = message_name(&to, value + (u64)n->message * 8 * (n->abi == ABI_LINUX ? 8 : 4));
+		got = message_name(&to, value + (u64)n->message * 8 * (abi == ABI_LINUX ? 8 : 4));
 		n->message++;
 		/* One that cannot be read is not the end of the others. */
 		return 0;
@@ -145,7 +143,7 @@ __noinline u32 names(void)
 }
 
 /* The same for a call with these arguments, from path `next` on. */
-static __always_inline u32 named(const struct to *to, u32 slot, u32 nr, struct call *call, const u64 *args, u32 next)
+static __always_inline u32 named(struct run *run, u32 nr, struct call *call, const u64 *args, u32 next)
 {
 	u32 zero = 0;
 	struct named *n = bpf_map_lookup_elem(&nameds, &zero);
@@ -153,16 +151,14 @@ static __always_inline u32 named(const struct to *to, u32 slot, u32 nr, struct c
 	if (!n)
 		return 0;
 	__builtin_memcpy(n->args, args, sizeof(n->args));
-	n->ktime = to->ktime;
-	n->slot = slot;
-	n->abi = to->abi;
-	n->tgid = to->tgid;
-	n->tid = to->tid;
+	n->run = *run;
 	n->nr = nr;
 	n->next = next;
 	n->message = 0;
 	n->failed = 0;
 	if (call->flags & (CALL_SOCKETCALL | CALL_IPC))
 		n->nr = inner((struct arguments *)n->args, call->flags & CALL_IPC);
-	return names();
+	next = names();
+	*run = n->run;
+	return next;
 }

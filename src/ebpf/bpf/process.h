@@ -7,6 +7,7 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
 	u32 tgid = parent->tgid, new = child->tgid;
+	struct run run = { .tgid = tgid, .tid = parent->pid };
 	struct proc *p;
 	struct to to;
 
@@ -15,7 +16,9 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	p = proc_of(tgid);
 	if (!p || !(p->flags & PROC_INHERIT))
 		return 0;
-	if (!to_of(&to, p->slot, 0, tgid, parent->pid, bpf_ktime_get_ns()))
+	run.slot = p->slot;
+	stamp(&run);
+	if (!to_of(&to, &run))
 		return 0;
 	struct proc copy = *p;
 	struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL ? REC(5) : 0);
@@ -41,20 +44,28 @@ static __always_inline void end(u32 tgid)
 	bpf_map_delete_elem(&fatals, &tgid);
 }
 
+/* The strings of an exec, on their way: not on the stack, as with `moves`. */
+/* Not `scratches`: where an exec can be preempted (src/ebpf/load.rs), another process's call may use that meanwhile. */
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct scratch); } execs SEC(".maps");
+
 struct strings {
 	u64 addr, end;
-	u64 ktime;
 	u64 sofar;
+	struct run run;
 	u32 kind;
-	u32 slot, abi, tgid, tid;
 };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct strings); } stringses SEC(".maps");
 
-static long one_string(u32 i, struct strings *st)
+static long one_string(u32 i, void *unused)
 {
-	struct scratch *s = scratch();
+	u32 zero = 0;
+	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
+	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	struct to to;
 
-	if (!s || st->addr >= st->end || !to_of(&to, st->slot, st->abi, st->tgid, st->tid, st->ktime))
+	if (!s || !st || st->addr >= st->end || !to_again(&to, &st->run))
 		return 1;
 	long n = bpf_probe_read_user_str(s->data, DATA_MAX, (void *)st->addr);
 	if (n < 1 || n > DATA_MAX)
@@ -67,10 +78,9 @@ static long one_string(u32 i, struct strings *st)
 		bpf_probe_read_user(&last, 1, (void *)st->addr + DATA_MAX - 1);
 		more = last != 0;
 	}
-	fill(&s->h, &to, st->kind, len);
-	s->h.flag = more ? FLAG_MORE : 0;
 	st->sofar += len;
-	if (!output(&to, s, len, REC(st->sofar)))
+	stamp(&st->run);
+	if (!output(&to, s, st->kind, len, more ? FLAG_MORE : 0, len, REC(st->sofar)))
 		return 1;
 	if (!more)
 		st->sofar = 0;
@@ -78,13 +88,17 @@ static long one_string(u32 i, struct strings *st)
 	return 0;
 }
 
-static __always_inline void each_string(struct strings *st)
+static __always_inline void each_string(struct strings *st, u32 kind, u64 addr, u64 end)
 {
+	st->kind = kind;
+	st->addr = addr;
+	st->end = end;
+	st->sofar = 0;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(1 << 20, one_string, st, 0);
+		bpf_loop(1 << 20, one_string, NULL, 0);
 	} else {
 		for (int i = 0; i < 256; i++)
-			if (one_string(i, st))
+			if (one_string(i, NULL))
 				break;
 	}
 }
@@ -98,25 +112,25 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 
 	if (!p)
 		return 0;
-	u32 abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
-	u64 now = bpf_ktime_get_ns();
-	bool opened = begin(&to, p, abi, tgid, tid, now, 0);
-	struct scratch *s = scratch();
+	struct run run = { .slot = p->slot, .tgid = tgid, .tid = tid };
+	run.abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
+	bool opened = begin(&to, p, &run, 0);
+	u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	if (has_bit(&marked, former)) {
 		struct thread *th = bpf_map_lookup_elem(&threads, &former);
 		if (th) {
 			struct thread copy = *th;
 			/* Its memory is another one by now. */
 			if (copy.deferred && opened && s && is_shown(p)) {
-				struct to then = to;
-				then.ktime = copy.ktime;
-				then.abi = copy.abi;
-				then.tid = former;
+				u32 abi = run.abi;
 				long n = bpf_probe_read_kernel_str(s->data, DATA_MAX, BPF_CORE_READ(bprm, filename));
-				if (n >= 1 && n <= DATA_MAX) {
-					fill(&s->h, &then, EV_NAMEI, n - 1);
-					output(&then, s, n - 1, REC(n - 1));
-				}
+				run.abi = copy.abi;
+				run.tid = former;
+				if (n >= 1 && n <= DATA_MAX)
+					output(&to, s, EV_NAMEI, n - 1, 0, n - 1, REC(n - 1));
+				run.abi = abi;
+				run.tid = tid;
 			}
 			copy.deferred = 0;
 			if (former != tid)
@@ -132,6 +146,8 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	bool ended = secure && !(p->flags & PROC_ROOTS);
 	bool shown = is_shown(p);
 	if (opened) {
+		/* Where it can be preempted, switches have come between. */
+		stamp(&run);
 		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
 		if (e) {
 			fill(&e->h, &to, EV_EXEC, secure);
@@ -148,20 +164,14 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	if (!opened || !shown)
 		return 0;
 	struct mm_struct *mm = task->mm;
-	struct strings st = { .ktime = now, .slot = p->slot, .abi = abi, .tgid = tgid, .tid = tid };
-	if (p->facs & FAC_EXEC_ARG) {
-		st.kind = EV_EXEC_ARG;
-		st.addr = BPF_CORE_READ(mm, arg_start);
-		st.end = BPF_CORE_READ(mm, arg_end);
-		each_string(&st);
-	}
-	if (p->facs & FAC_EXEC_ENV) {
-		st.kind = EV_EXEC_ENV;
-		st.addr = BPF_CORE_READ(mm, env_start);
-		st.end = BPF_CORE_READ(mm, env_end);
-		st.sofar = 0;
-		each_string(&st);
-	}
+	struct strings *st = bpf_map_lookup_elem(&stringses, &zero);
+	if (!st)
+		return 0;
+	st->run = run;
+	if (p->facs & FAC_EXEC_ARG)
+		each_string(st, EV_EXEC_ARG, BPF_CORE_READ(mm, arg_start), BPF_CORE_READ(mm, arg_end));
+	if (p->facs & FAC_EXEC_ENV)
+		each_string(st, EV_EXEC_ENV, BPF_CORE_READ(mm, env_start), BPF_CORE_READ(mm, env_end));
 	return 0;
 }
 
@@ -170,15 +180,18 @@ int BPF_PROG(process_exit, struct task_struct *task)
 {
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
+	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
 
 	if (has_bit(&marked, tid))
 		forget(tid);
 	if (!p || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
-	if (to_of(&to, p->slot, 0, tgid, tid, bpf_ktime_get_ns())) {
+	run.slot = p->slot;
+	stamp(&run);
+	if (to_of(&to, &run)) {
 		/* No record, so none is lost: the daemon looks by itself now and then. */
-		struct head *e = may_append(&to) ? bpf_ringbuf_reserve(to.ring, sizeof(*e), 0) : NULL;
+		struct head *e = may_append(&to) ? reserve(&to, sizeof(*e)) : NULL;
 		if (e) {
 			fill(e, &to, EV_EXIT, 0);
 			bpf_ringbuf_submit(e, 0);

@@ -43,6 +43,7 @@ int BPF_PROG(signal_deliver, int sig, struct kernel_siginfo *info, struct k_siga
 	u32 tgid = task->tgid;
 	struct proc *p = proc_of(tgid);
 	struct fatal *f = NULL;
+	struct run run = { .tgid = tgid, .tid = task->pid };
 	struct to to;
 	u64 handler = 0;
 
@@ -65,7 +66,8 @@ int BPF_PROG(signal_deliver, int sig, struct kernel_siginfo *info, struct k_siga
 		if (f && __sync_lock_test_and_set(&f->told, 1))
 			return 0;
 	}
-	if (!begin(&to, p, 0, tgid, task->pid, bpf_ktime_get_ns(), REC(168)))
+	run.slot = p->slot;
+	if (!begin(&to, p, &run, REC(168)))
 		return 0;
 	struct ev_psig *e = RESERVE(&to, ev_psig, REC(168));
 	if (!e)

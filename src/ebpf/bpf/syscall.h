@@ -7,7 +7,8 @@
 /* A call begins; gives which of its paths could not be read, counted from 1, or 0. */
 static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u64 *args)
 {
-	struct call *call = call_of(to->abi, nr);
+	struct run *run = to->run;
+	struct call *call = call_of(run->abi, nr);
 	u32 nargs = call ? call->nargs : 6;
 
 	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
@@ -23,12 +24,12 @@ static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u6
 		return 0;
 	if (!call->paths[0].kind && !(call->flags & (CALL_SOCKETCALL | CALL_IPC)))
 		return 0;
-	return is_shown(p) ? named(to, p->slot, nr, call, args, 0) : 0;
+	return is_shown(p) ? named(run, nr, call, args, 0) : 0;
 }
 
 /* The beginning of a call that has just ended, with the arguments in `moveds`. By itself for the verifier, to whom all in one
-   is too much, so with nothing but numbers. */
-__noinline int begun_late(u32 abi, u32 nr, u64 ktime)
+   is too much. */
+__noinline int begun_late(u32 nr)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 zero = 0;
@@ -36,18 +37,18 @@ __noinline int begun_late(u32 abi, u32 nr, u64 ktime)
 	struct proc *p = proc_of(task->tgid);
 	struct to to;
 
-	if (!d || !p || !to_of(&to, p->slot, abi, task->tgid, task->pid, ktime))
+	if (!d || !p || !to_again(&to, &d->run))
 		return 0;
 	begun(p, &to, nr, d->of.args);
 	return 0;
 }
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+static __always_inline int entered(struct pt_regs *regs, long id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
+	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
 	u32 abi;
 	s32 nr;
@@ -65,27 +66,28 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 		remember(tid, &th);
 	}
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
-	if (!is_wanted(p, abi, nr) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+	run.slot = p->slot;
+	run.abi = abi;
+	if (!is_wanted(p, abi, nr) || !begin(&to, p, &run, bytes))
 		return 0;
 	u64 args[6];
 	arguments(regs, abi, args);
 	u32 deferred = begun(p, &to, nr, args);
 	if (deferred) {
-		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred, .ktime = to.ktime };
+		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred };
 		remember(tid, &th);
 	}
 	return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+static __always_inline int left(struct pt_regs *regs, long result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
 	struct proc *p = proc_of(tgid);
 	u32 abi, deferred = 0;
+	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
-	u64 began = 0;
 	s32 nr;
 
 	if (!p || !(p->facs & FAC_CALLS))
@@ -100,7 +102,6 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 				abi = th->abi;
 			}
 			deferred = th->deferred;
-			began = th->ktime;
 			forget(tid);
 			if (flags & THREAD_SKIP)
 				return 0;
@@ -121,7 +122,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
 	bool wanted = is_wanted(p, abi, nr);
 	u64 bytes = wanted && p->facs & FAC_SYSRET ? REC(24) : 0;
-	if (!(wanted || access) || !begin(&to, p, abi, tgid, tid, bpf_ktime_get_ns(), bytes))
+	run.slot = p->slot;
+	run.abi = abi;
+	if (!(wanted || access) || !begin(&to, p, &run, bytes))
 		return 0;
 	if (access)
 		tell_access(&to, p);
@@ -135,25 +138,20 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	struct moved *d = refused || deferred || moves ? bpf_map_lookup_elem(&moveds, &zero) : NULL;
 	if (d) {
 		arguments(regs, abi, d->of.args);
-		if (refused)
-			begun_late(abi, nr, to.ktime);
-		if (deferred) {
-			u64 now = to.ktime;
-			to.ktime = began;
-			/* Where it still cannot be read, the others may. */
-			if (named(&to, p->slot, nr, call, d->of.args, deferred - 1))
-				named(&to, p->slot, nr, call, d->of.args, deferred);
-			to.ktime = now;
+		if (refused) {
+			d->run = run;
+			begun_late(nr);
+			run = d->run;
 		}
+		/* Where it still cannot be read, the others may. */
+		if (deferred && named(&run, nr, call, d->of.args, deferred - 1))
+			named(&run, nr, call, d->of.args, deferred);
 		if (moves) {
 			d->result = result;
-			d->ktime = to.ktime;
-			d->slot = p->slot;
-			d->abi = abi;
-			d->tgid = tgid;
-			d->tid = tid;
+			d->run = run;
 			d->nr = nr;
 			data(d);
+			run = d->run;
 		}
 	}
 	if (p->facs & (FAC_SYSRET | FAC_EMUL)) {
@@ -165,4 +163,39 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		}
 	}
 	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+{
+	return entered(regs, id);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+{
+	return left(regs, result);
+}
+
+/*
+ * The same behind perf events: src/ebpf/load.rs says where. There nothing takes the cpu away from a program. What the tracepoints of
+ * raw_syscalls give is in their files `format` in tracefs.
+ */
+struct perf_call { u64 common; s64 id; };
+struct perf_return { u64 common; s64 id; s64 result; };
+
+SEC("tracepoint")
+int sys_enter_perf(struct perf_call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return has_bit(&traced, task->tgid) ? entered((struct pt_regs *)bpf_task_pt_regs(task), call->id) : 0;
+}
+
+SEC("tracepoint")
+int sys_exit_perf(struct perf_return *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return has_bit(&traced, task->tgid) ? left((struct pt_regs *)bpf_task_pt_regs(task), call->result) : 0;
 }

@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
 
 /// Feeds round trips of what each way costs, and counts those by each way.
@@ -50,4 +52,23 @@ fn calls_that_wait_say_nothing_about_us() {
         });
     }
     assert_eq!(judge.way, Way::Near);
+}
+
+#[test]
+fn a_spinner_that_sleeps_leaves_its_place_to_another() {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let spinner = || {
+        let mut pace = Pace::new(false);
+        (pace.spins, pace.place) = (true, Place::of(&TAKEN, 1));
+        pace
+    };
+    let (mut one, mut other) = (spinner(), spinner());
+    assert_eq!(one.spin(), Some(SPIN));
+    assert_eq!(one.spin(), Some(SPIN));
+    assert_eq!(other.spin(), None, "there is one place");
+    one.sleeps();
+    assert_eq!(other.spin(), Some(SPIN));
+    assert_eq!(one.spin(), None);
+    drop(other);
+    assert_eq!(one.spin(), Some(SPIN));
 }

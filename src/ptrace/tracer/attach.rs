@@ -8,6 +8,9 @@ use crate::proc::{self, Stat};
 use crate::ptrace::stop::Traced;
 use crate::ptrace::task::{comm_of, needs_calls};
 
+/// Looks at a process's threads, one after the other, after which they are taken for all.
+const PASSES_MAX: usize = 1000;
+
 impl Tracer {
     /// Brings what is traced of a process to `trace`: attaches to every thread that is not traced yet, and stops those
     /// that must stop to make it true.
@@ -56,14 +59,18 @@ impl Tracer {
     /// while they were seized is seized too.
     pub(super) fn due(&mut self, pid: i32) {
         let privileged = self.shared.privileged;
-        loop {
+        // New threads are born while we look, but each maker only one, until its event is heard of.
+        for _ in 0..PASSES_MAX {
             let Some(group) = self.groups.get_mut(&pid).filter(|group| group.is_due()) else { return };
             let known = group.threads.clone();
             let interrupt = group.trace.as_ref().map(|trace| needs_calls(trace, privileged));
             let (true, Some(interrupt)) = (std::mem::take(&mut group.unsure), interrupt) else {
                 return group.tell();
             };
-            if self.seize_all(pid, interrupt).is_err() {
+            if let Err(error) = self.seize_all(pid, interrupt) {
+                if !matches!(error, Error::Gone { .. }) {
+                    log::error!("process {pid}: there may be threads that are not traced: {error}");
+                }
                 // It is gone, or another tracer came first: more there will not be.
                 if let Some(group) = self.groups.get_mut(&pid) {
                     group.tell();
@@ -80,12 +87,23 @@ impl Tracer {
                 pending.left.clone_from(&new);
             }
         }
+        log::error!("process {pid}: its threads could not be counted");
+        if let Some(group) = self.groups.get_mut(&pid) {
+            group.tell();
+        }
     }
 
     /// Hazard 2: seizes every thread that is not yet. Each may be making another one at this moment, which it makes without
     /// us: it is interrupted, and all are looked for again when it has stopped, until none is new ([`Tracer::due`]).
     fn seize_all(&mut self, pid: i32, interrupt: bool) -> Result<()> {
-        for tid in proc::threads(pid)? {
+        let tids = proc::threads(pid)?;
+        // A thread that ends while they are listed can end the list, or hide another one. What we trace stays until we have
+        // reaped it: so where all that are listed are ours, and no more are counted after that, there was no other.
+        let counted = Stat::of(pid)?.threads as usize;
+        if let Some(group) = self.groups.get_mut(&pid) {
+            group.unsure |= counted > tids.len();
+        }
+        for tid in tids {
             if self.tasks.contains_key(&tid) || self.early.contains_key(&tid) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Births, execs and deaths.
 
 use super::*;
+use crate::error::Error;
 use crate::hooks;
 use crate::proc::{self, Auxv, ProcId, ProcTable};
 use crate::ptrace::stop::Traced;
@@ -16,9 +17,11 @@ impl Tracer {
         let (proc, comm, pid) = (Arc::clone(&task.proc), task.comm, task.pid);
         let (is_traced, filtered) = (task.trace.is_some(), task.filtered);
         let group = match ProcId::of(child) {
-            Err(_) if proc::tgid(child).is_ok_and(|tgid| tgid == pid) => pid,
-            // Killed already: its death is all that will be heard of it.
-            Err(_) => return self.strange(child),
+            Err(_) if proc::has_thread(pid, child) => pid,
+            // Not even a zombie: we have reaped it, and nothing more will be heard of it. To wait for its first stop would
+            // be to let the next one go that gets its number.
+            Err(Error::Gone { .. }) => return,
+            Err(error) => return self.unseen(parent, child, &error),
             Ok(id) => {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, id) } else { None };
                 let (proc, trace) = match inherited {
@@ -53,6 +56,17 @@ impl Tracer {
         if let Some((stopped, stop)) = self.early.remove(&child) {
             self.stopped(stopped, stop);
         }
+    }
+
+    /// A new process of which we cannot even learn which one it is: it runs on untraced, and the stream says so.
+    fn unseen(&mut self, parent: i32, child: i32, error: &Error) {
+        log::error!("process {child} is not traced: {error}");
+        if let Some(task) = self.tasks.get(&parent)
+            && let Some(trace) = task.trace.as_ref().filter(|trace| trace.inherit)
+        {
+            self.observer.escaped(task, trace, child, error.errno());
+        }
+        self.strange(child);
     }
 
     /// A new process that is not to be traced.
@@ -94,20 +108,19 @@ impl Tracer {
             self.drop_if_empty(task.pid);
             self.due(task.pid);
         }
-        self.adopt_orphans();
+        self.let_orphans_go();
     }
 
-    /// New threads whose parent was killed before its event was heard of would wait for it for ever.
-    fn adopt_orphans(&mut self) {
+    /// New processes whose parent was killed before its event was heard of would wait for it for ever. A thread would not:
+    /// who kills its maker kills it too. So it waits for its maker's event, however late: an event that is heard of when
+    /// the thread has been let go would make us believe that we trace it.
+    fn let_orphans_go(&mut self) {
         let tids: Vec<i32> = self.early.keys().copied().collect();
         for tid in tids {
-            let family = proc::tgid(tid).unwrap_or(0);
-            let parent = proc::Stat::of(tid).map_or(0, |stat| stat.ppid);
-            let sibling = self.groups.get(&family).and_then(|group| group.threads.iter().next().copied());
-            match sibling {
-                Some(sibling) => self.child(sibling, tid),
-                None if !self.groups.contains_key(&parent) => self.strange(tid),
-                None => {}
+            // It is stopped, or dead and not reaped: what cannot be read is for want of descriptors, and read the next time.
+            let (Ok(family), Ok(stat)) = (proc::tgid(tid), proc::Stat::of(tid)) else { continue };
+            if !self.groups.contains_key(&family) && !self.groups.contains_key(&stat.ppid) {
+                self.strange(tid);
             }
         }
     }

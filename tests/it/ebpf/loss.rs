@@ -12,16 +12,16 @@ use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
 use crate::support::{Running, need, wait_for};
 
-fn getppids(recs: &[Rec]) -> u64 {
+pub(super) fn getppids(recs: &[Rec]) -> u64 {
     recs.iter().filter(|rec| rec.call() == Some("getppid")).count() as u64
 }
 
-fn told(recs: &[Rec]) -> u64 {
+pub(super) fn told(recs: &[Rec]) -> u64 {
     recs.iter().filter_map(lost).sum()
 }
 
 /// A number that a `stat` file gives after this word.
-fn field(text: &str, word: &str) -> u64 {
+pub(super) fn field(text: &str, word: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok()).unwrap()
 }
 

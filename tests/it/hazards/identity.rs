@@ -164,6 +164,33 @@ fn hazard_17_an_untraced_child_is_told_of() {
 }
 
 #[test]
+fn hazard_17_a_child_for_which_descriptors_are_wanting_is_told_of() {
+    only_on!("ptrace", "the kernel says who a child is");
+    need!("fuse", "ptrace", "prlimit");
+    let mount = Mount::new();
+    let mut tracee = Tracee::command(Command::new("sh").args(["-c", "read x; sleep 0; exit 7"]));
+    let pid = tracee.pid();
+    mount.set(pid, "set psig +inherit\n");
+    let mut stream = mount.trace(pid);
+    let limit = |limit: &str| {
+        let daemon = mount.daemon().to_string();
+        assert!(Command::new("prlimit").args(["--pid", &daemon, limit]).status().unwrap().success());
+    };
+    limit("--nofile=1:");
+    tracee.go();
+    let ends = tracee.running.wait();
+    limit("--nofile=1024:");
+    assert_eq!(ends.code(), Some(7));
+    let recs = stream.rest();
+    let told = recs.iter().any(|rec| match rec.body() {
+        Body::User { id: b"ktracefs", data } => data.ends_with(b"is not traced: EMFILE"),
+        _ => false,
+    });
+    assert!(told, "{recs:#?}");
+    assert!(mount.log().contains("is not traced"), "{}", mount.log());
+}
+
+#[test]
 fn hazard_18_another_tracer_is_named() {
     only_on!("ptrace", "a process has one tracer and any number of such watchers");
     need!("fuse", "ptrace", "strace");
