@@ -53,6 +53,9 @@ pub struct Costs {
     pub threads: u64,
     /// Events seen without a stop.
     pub events: u64,
+    /// Runs of a BPF program that the kernel left out, because the same one was running on that cpu: what it would have seen is
+    /// lost, and nobody knows whose it was.
+    pub recursion_misses: u64,
 }
 
 /// A source of events.
@@ -68,6 +71,16 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// EOPNOTSUPP with the facility or policy that it cannot give.
     fn can(&self, want: &Want) -> Result<()>;
+
+    /// To be said before `apply` of a process that this backend may not watch yet: nothing is recorded, but if an exec gives
+    /// it privilege, `apply` says ESRCH. So the permission can be asked for between the two. False where it must be asked
+    /// after `apply`.
+    ///
+    /// # Errors
+    /// Those of `apply`.
+    fn hold(&self, _proc: &Proc, _trace: &Trace) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Brings what is traced of `proc` to this; the same twice changes nothing; `None` detaches.
     ///
@@ -85,9 +98,14 @@ pub trait Backend: Send + Sync {
     /// waits for nobody. For a backend whose events go there as they happen there is nothing to do.
     fn catch_up(&self, _pid: i32) {}
 
-    /// This thread is in the call by which tracing of its own process is about to be set: the call makes no record of
-    /// its end (R38). To be said before `apply`.
-    fn excuse(&self, _tid: i32) {}
+    /// This thread is in the call by which tracing of its own process is about to be set to this: the call makes no record of
+    /// its end (R38). To be said before `apply`, and to be taken back with `None` where that fails.
+    fn excuse(&self, _tid: i32, _trace: Option<&Trace>) {}
+
+    /// Why it can do nothing any more, where something of it has failed for good.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// What watching has cost, in all or of one process.
     fn costs(&self, proc: Option<&Proc>) -> Costs;

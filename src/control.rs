@@ -195,9 +195,15 @@ impl Ktrace {
 
     /// Names of the backends, the preferred one first.
     pub fn backends(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
+        let able = self.backends.iter().filter(|b| b.fault().is_none());
+        let mut names: Vec<_> = able.map(|b| b.name()).collect();
         names.sort_by_key(|name| self.options.backend.as_deref() != Some(*name));
         names
+    }
+
+    /// Why a backend can do nothing any more.
+    pub fn fault(&self) -> Option<String> {
+        self.backends.iter().find_map(|backend| backend.fault())
     }
 
     /// A reader closed, or time has passed: forget what nobody needs.

@@ -16,8 +16,10 @@ mod ring;
 mod slot;
 mod sys;
 
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,39 @@ struct Shared {
     /// Rung when there is a new ring to look after, and at the end.
     bell: EventFd,
     over: AtomicBool,
+    /// Why there is nothing more to come.
+    fault: OnceLock<String>,
+}
+
+impl Shared {
+    /// What a fault of ours breaks is given up whole, and nobody else is hurt: then nothing is done and there is no answer.
+    fn with<T>(&self, what: impl FnOnce(&mut Drain) -> T) -> Option<T> {
+        let mut drain = self.drain.lock();
+        if self.fault.get().is_some() {
+            return None;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| what(&mut drain)));
+        done.map_err(|panic| self.fail(&mut drain, &*panic)).ok()
+    }
+
+    fn fail(&self, drain: &mut Drain, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let why = format!(
+            "a fault of ours: {}",
+            text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+        );
+        log::error!("eBPF: {why}; all that it traces is released");
+        // The first stays.
+        let _ = self.fault.set(why);
+        if catch_unwind(AssertUnwindSafe(|| drain.give_up())).is_err() {
+            log::error!("eBPF: not all could be released");
+        }
+    }
+
+    fn failed(&self) -> Error {
+        let why = self.fault.get().map_or("", String::as_str);
+        Error::Unsupported { what: format!("the ebpf backend has ended by {why}").into() }
+    }
 }
 
 impl Ebpf {
@@ -61,16 +96,18 @@ impl Ebpf {
     /// # Errors
     /// Why it cannot be had here, in words.
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
-        let mut programs = load::Programs::load(load::Calls::of_this_kernel())?;
-        let maps = kernel::Maps::of(programs.ebpf())?;
+        let limits = load::Limits::get();
+        let mut programs = load::Programs::load(load::Calls::of_this_kernel(), &limits)?;
+        let maps = kernel::Maps::of(programs.ebpf(), limits.procs)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX);
         epoll.add(&bell, event).map_err(|errno| format!("epoll: {errno}"))?;
         let epoll = Arc::new(epoll);
-        let drain = Mutex::new(Drain::new(procs, programs, maps, Arc::clone(&epoll)));
-        let shared = Arc::new(Shared { drain, epoll, bell, over: AtomicBool::new(false) });
+        let drain = Mutex::new(Drain::new(procs, programs, maps, Arc::clone(&epoll), limits));
+        let shared =
+            Arc::new(Shared { drain, epoll, bell, over: AtomicBool::new(false), fault: OnceLock::new() });
         let its = Arc::clone(&shared);
         let started = thread::Builder::new().name("ebpf".into()).spawn(move || run(&its));
         started.map_err(|error| format!("a thread: {error}"))?;
@@ -84,11 +121,23 @@ fn run(shared: &Shared) {
     while !shared.over.load(Ordering::Relaxed) {
         wait(shared);
         let _ = shared.bell.read();
-        while shared.drain.lock().pass() > 0 {
-            thread::sleep(BEAT);
+        loop {
+            match shared.with(look) {
+                Some(true) => thread::sleep(BEAT),
+                Some(false) => break,
+                None => return,
+            }
         }
-        shared.drain.lock().tidy();
     }
+}
+
+/// True where there was something to be read.
+fn look(drain: &mut Drain) -> bool {
+    let more = drain.pass() > 0;
+    if !more || drain.is_due() {
+        drain.tidy();
+    }
+    more
 }
 
 /// Until there is something in a ring, or something else to do.
@@ -111,6 +160,9 @@ impl Backend for Ebpf {
     }
 
     fn can(&self, want: &Want) -> Result<()> {
+        if self.shared.fault.get().is_some() {
+            return Err(self.shared.failed());
+        }
         let missing = want.facs - self.facilities();
         let what = match () {
             () if !missing.is_empty() => format!("the ebpf backend cannot give {missing}"),
@@ -123,37 +175,54 @@ impl Backend for Ebpf {
         Err(Error::Unsupported { what: what.into() })
     }
 
+    fn hold(&self, proc: &Proc, trace: &Trace) -> Result<bool> {
+        let held = self.shared.with(|drain| drain.hold(proc.id.pid, trace));
+        let _ = self.shared.bell.write(1);
+        held.unwrap_or_else(|| Err(self.shared.failed()))
+    }
+
     fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, _by: Instant) -> Result<InForce> {
-        let mut drain = self.shared.drain.lock();
         match trace {
-            Some(trace) => drain.apply(proc, &trace)?,
-            None => drain.release(proc.id.pid),
+            Some(trace) => {
+                let set = self.shared.with(|drain| drain.set(proc, &trace));
+                set.unwrap_or_else(|| Err(self.shared.failed()))?;
+            }
+            // Where there is nobody any more, all are released.
+            None => self.shared.with(|drain| drain.release(proc.id.pid)).unwrap_or_default(),
         }
-        drop(drain);
         let _ = self.shared.bell.write(1);
         Ok(InForce::All)
     }
 
     fn settle(&self, proc: &Arc<Proc>, _by: Instant) -> Result<()> {
-        self.shared.drain.lock().settle(proc.id.pid);
+        self.shared.with(|drain| drain.settle(proc.id.pid));
         Ok(())
     }
 
     fn catch_up(&self, pid: i32) {
-        self.shared.drain.lock().settle(pid);
+        self.shared.with(|drain| drain.settle(pid));
     }
 
-    fn excuse(&self, tid: i32) {
-        self.shared.drain.lock().excuse(tid);
+    fn excuse(&self, tid: i32, trace: Option<&Trace>) {
+        // Where no calls are traced nothing would take the mark off again.
+        let excused = trace.is_some_and(|trace| trace.facs.intersects(load::CALLS));
+        self.shared.with(|drain| drain.excuse(tid, excused));
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.shared.fault.get().cloned()
     }
 
     fn costs(&self, proc: Option<&Proc>) -> Costs {
-        let events = if proc.is_none() { self.shared.drain.lock().events() } else { 0 };
-        Costs { events, ..Costs::default() }
+        if proc.is_some() {
+            return Costs::default();
+        }
+        let mut drain = self.shared.drain.lock();
+        Costs { events: drain.events(), recursion_misses: drain.misses(), ..Costs::default() }
     }
 
     fn shutdown(&self, _by: Instant) {
-        self.shared.drain.lock().release_all();
+        self.shared.with(Drain::release_all);
         self.shared.over.store(true, Ordering::Relaxed);
         let _ = self.shared.bell.write(1);
     }

@@ -103,7 +103,7 @@ impl Meter {
             stops: self.stops.load(Ordering::Relaxed),
             stopped_ns: self.stopped_ns.load(Ordering::Relaxed),
             threads: self.threads.load(Ordering::Relaxed),
-            events: 0,
+            ..Costs::default()
         }
     }
 
@@ -301,7 +301,7 @@ impl Backend for Ptrace {
                     stops: sum.stops + costs.stops,
                     stopped_ns: sum.stopped_ns + costs.stopped_ns,
                     threads: sum.threads + costs.threads,
-                    events: 0,
+                    ..Costs::default()
                 }
             }),
         }

@@ -331,6 +331,31 @@ impl Sink {
         st.counts.lost += records;
     }
 
+    /// Tells what was lost, where there is room for that: who lost it may not come again for long.
+    pub fn tell_lost(&self) {
+        let mut st = self.state.lock();
+        if st.end.is_some() || st.lost.records == 0 || !st.make_room(RESERVE * 2) {
+            return;
+        }
+        st.tell_loss();
+        let wakers = st.due();
+        drop(st);
+        wakers.iter().for_each(|waker| waker(Held::Nothing));
+    }
+
+    /// The stream says something about itself, at the newest event's place; false where there is no room now.
+    pub fn tell_of(&self, text: &str) -> bool {
+        let mut st = self.state.lock();
+        if st.end.is_some() || !st.make_room(RESERVE * 2) {
+            return false;
+        }
+        st.tell(text);
+        let wakers = st.due();
+        drop(st);
+        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        true
+    }
+
     /// True while less than a quarter of what all rings may use is used.
     pub fn has_plenty(&self) -> bool {
         self.budget.used() < self.budget.limit() / 4

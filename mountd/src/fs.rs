@@ -281,7 +281,8 @@ impl Fs {
         match node {
             Node::Readme => Ok(include_str!("README.txt").to_owned()),
             Node::Stat => {
-                Ok(stat::text(&self.ktrace.totals(), &self.ktrace.backends(), self.no_ebpf.as_deref()))
+                let no_ebpf = self.ktrace.fault().or_else(|| self.no_ebpf.clone());
+                Ok(stat::text(&self.ktrace.totals(), &self.ktrace.backends(), no_ebpf.as_deref()))
             }
             Node::ErrorLog => Ok(self.errors.text(caller.uid)),
             Node::File(id, PidFile::Ctl) => self.ktrace.state(id).map_err(errno),

@@ -18,6 +18,7 @@ pub(crate) fn text(totals: &Totals, backends: &[&str], no_ebpf: Option<&str>) ->
         ("stopped_ns", totals.costs.stopped_ns),
         ("ns_per_stop", per_stop),
         ("events", totals.costs.events),
+        ("recursion_misses", totals.costs.recursion_misses),
     ];
     let mut text: String = rows.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
     text.push_str(&format!("backend {}\n", backends.join(",")));
@@ -35,6 +36,9 @@ mod tests {
     fn nothing_yet_is_all_zero() {
         let text = text(&Totals::default(), &["ptrace"], Some("not\nhere"));
         assert!(text.starts_with("traced 0\nsinks 0\n"));
-        assert!(text.ends_with("ns_per_stop 0\nevents 0\nbackend ptrace\nno_ebpf not here\n"), "{text}");
+        assert!(
+            text.ends_with("ns_per_stop 0\nevents 0\nrecursion_misses 0\nbackend ptrace\nno_ebpf not here\n"),
+            "{text}"
+        );
     }
 }

@@ -234,12 +234,11 @@ impl Ktrace {
             return Err(changed_meanwhile(proc));
         }
         if caller.process() == proc.id.pid {
-            backend.excuse(caller.tid);
+            backend.excuse(caller.tid, Some(&trace));
         }
-        let applied = backend.apply(proc, Some(Arc::clone(&trace)), by).map(drop);
-        // A set-id exec may have come between the permission and the attach: from here on the hooks watch for it.
-        let applied = match applied {
-            Ok(()) if !trace.root => self.may(caller, proc.id).or_else(|error| match error {
+        // A set-id exec may have come between the permission and the attach: from then on the backend watches for it.
+        let still_may = || {
+            self.may(caller, proc.id).or_else(|error| match error {
                 Error::Denied { .. } => {
                     // Nor may who has set what it was before see any more of it.
                     let _ = backend.apply(proc, None, by);
@@ -247,15 +246,25 @@ impl Ktrace {
                     Err(error)
                 }
                 _ => Ok(()),
-            }),
-            applied => applied,
+            })
         };
-        match applied {
+        let apply = || {
+            let held = !trace.root && backend.hold(proc, &trace)?;
+            if held {
+                still_may()?;
+            }
+            backend.apply(proc, Some(Arc::clone(&trace)), by)?;
+            if trace.root || held { Ok(()) } else { still_may() }
+        };
+        match apply() {
             Ok(()) => {
                 proc.bind();
                 Ok(())
             }
             Err(error) => {
+                if caller.process() == proc.id.pid {
+                    backend.excuse(caller.tid, None);
+                }
                 if let (Some(before), Some(old), false) =
                     (before, &old, matches!(error, Error::Denied { .. }))
                 {

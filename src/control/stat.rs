@@ -96,6 +96,7 @@ impl Ktrace {
             stopped_ns: sum.stopped_ns + c.stopped_ns,
             threads: sum.threads + c.threads,
             events: sum.events + c.events,
+            recursion_misses: sum.recursion_misses + c.recursion_misses,
         });
         Totals {
             traced: self.procs.all().iter().filter(|p| p.trace().is_some()).count(),

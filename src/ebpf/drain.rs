@@ -1,7 +1,6 @@
 //! The rings and who writes into them: makes, reads, grows and drops them, and keeps the kernel's maps as control wants them.
 //! What an event means is in [`super::observe`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,8 @@ use nix::time::ClockId;
 
 use super::event;
 use super::kernel::{Maps, SLOTS};
-use super::load::{self, Programs};
-use super::observe::{One, Out, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
+use super::load::{self, Limits, Programs};
+use super::observe::{One, Out, Pids, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::places::Change;
 use super::slot::{Rings, Slot};
 use crate::error::{Error, Result};
@@ -48,26 +47,27 @@ pub(super) struct Drain {
     epoll: Arc<Epoll>,
     out: Out,
     attached: Option<Facs>,
+    /// Of whom it is seen only whether an exec gives them privilege, and what is to be traced of them.
+    held: Pids<Facs>,
     looked: Instant,
+    missed: u64,
+    limits: Limits,
 }
 
 impl Drain {
-    pub(super) fn new(procs: Arc<ProcTable>, programs: Programs, maps: Maps, epoll: Arc<Epoll>) -> Drain {
+    pub(super) fn new(
+        procs: Arc<ProcTable>,
+        programs: Programs,
+        maps: Maps,
+        epoll: Arc<Epoll>,
+        limits: Limits,
+    ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
-        let (parts, left) = (HashMap::new(), HashMap::new());
-        let out = Out { recorder, offset: offset_now(), parts, left, events: 0 };
+        let out = Out { recorder, offset: offset_now(), events: 0, warned: None };
         let slots = (0..SLOTS).map(|_| None).collect();
-        Drain {
-            procs,
-            programs,
-            maps,
-            slots,
-            leaving: Vec::new(),
-            epoll,
-            out,
-            attached: None,
-            looked: Instant::now(),
-        }
+        let (attached, held, looked) = (None, Pids::default(), Instant::now());
+        let leaving = Vec::new();
+        Drain { procs, programs, maps, slots, leaving, epoll, out, attached, held, looked, missed: 0, limits }
     }
 
     /// Events read since the start.
@@ -75,11 +75,49 @@ impl Drain {
         self.out.events
     }
 
+    /// Lets the kernel's side see whether an exec gives privilege to a process, and nothing else of it; false where it does
+    /// so already.
+    ///
+    /// # Errors
+    /// As for [`Drain::set`].
+    pub(super) fn hold(&mut self, pid: i32, trace: &Trace) -> Result<bool> {
+        if self.find(pid).is_some() {
+            return Ok(false);
+        }
+        let to = self.slot_of(trace.sink())?;
+        self.held.insert(pid, trace.facs);
+        let held = self.attach(self.wanted()).and_then(|()| self.maps.hold(pid, trace, to as u32));
+        if held.is_err() {
+            self.release(pid);
+        }
+        held.map(|()| true)
+    }
+
+    /// Runs of our programs that the kernel has left out since the start.
+    pub(super) fn misses(&mut self) -> u64 {
+        let misses = self.programs.misses();
+        if misses > self.missed {
+            log::warn!("eBPF: {} runs of a program were left out (recursion_misses)", misses - self.missed);
+        }
+        self.missed = misses;
+        misses
+    }
+
     /// Brings what is traced of a process to this.
     ///
     /// # Errors
     /// ENOSPC; what cannot be attached.
-    pub(super) fn apply(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
+    pub(super) fn set(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
+        let pid = proc.id.pid;
+        let set = self.apply(proc, trace);
+        if self.find(pid).is_none() {
+            self.release(pid);
+        }
+        self.held.remove(&pid);
+        set
+    }
+
+    fn apply(&mut self, proc: &Arc<Proc>, trace: &Arc<Trace>) -> Result<()> {
         let pid = proc.id.pid;
         if !proc.trace().is_some_and(|now| Arc::ptr_eq(&now, trace)) {
             // An exec has ended it since control has set it (R23).
@@ -101,13 +139,7 @@ impl Drain {
         if !self.slots.iter().flatten().any(had_calls) {
             self.maps.forget_threads(&proc::threads(pid).unwrap_or_default());
         }
-        let watched = Watched {
-            proc: Some(Arc::clone(proc)),
-            trace: Arc::clone(trace),
-            abi: proc.abi(),
-            hidden: false,
-            held: Vec::new(),
-        };
+        let watched = Watched { proc: Some(Arc::clone(proc)), ..Watched::new(Arc::clone(trace), proc.abi()) };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
             true => {
@@ -128,24 +160,26 @@ impl Drain {
                 let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
                     return Err(self.ended(to, proc, Error::Gone { pid }));
                 };
-                let held = std::mem::take(&mut old.held);
-                let watched = Watched { abi: old.abi, hidden: old.hidden, held, ..watched };
-                *old = watched;
-                self.applied(to, pid);
+                (old.proc, old.trace) = (watched.proc, watched.trace);
+                let stamp = self.stamp(pid);
+                self.applied(to, &stamp);
             }
             false => {
                 if let Some(slot) = self.slot(to) {
                     slot.watched.insert(pid, watched);
                     slot.empty = None;
                 }
-                self.applied(to, pid);
-                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, before.is_some()) {
+                // Before the first of its events, and none where it is not traced.
+                let stamp = self.stamp(pid);
+                let known = before.is_some() || self.held.contains_key(&pid);
+                if let Err(error) = self.maps.trace(pid, trace, to as u32, hidden, known) {
                     self.forget(to, pid);
                     return Err(match before {
                         Some(from) => self.ended(from, proc, error),
                         None => error,
                     });
                 }
+                self.applied(to, &stamp);
                 if let Some(from) = before {
                     self.settle_slot(from);
                     self.forget(from, pid);
@@ -171,6 +205,7 @@ impl Drain {
 
     /// Nothing is traced of it any more; what it did before is in its sink.
     pub(super) fn release(&mut self, pid: i32) {
+        self.held.remove(&pid);
         self.maps.release(pid);
         if let Some(at) = self.find(pid) {
             self.settle_slot(at);
@@ -192,15 +227,32 @@ impl Drain {
 
     /// Lets every process go.
     pub(super) fn release_all(&mut self) {
-        let pids: Vec<i32> =
-            self.slots.iter().flatten().flat_map(|slot| slot.watched.keys().copied()).collect();
-        pids.into_iter().for_each(|pid| self.release(pid));
+        // Nobody is born any more.
         let _ = self.attach(None);
+        let first = |slot: &Slot| slot.watched.keys().next().copied();
+        while let Some(pid) = self.slots.iter().flatten().find_map(first) {
+            self.release(pid);
+        }
+    }
+
+    /// Nobody is traced any more, and each trace file says why; the keeper lets go of its processes.
+    pub(super) fn give_up(&mut self) {
+        let detached = self.attach(None);
+        self.held.clear();
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
+            slot.sink.give_up(libc::EIO);
+        }
+        if let Err(error) = detached {
+            log::error!("eBPF: {error}");
+        }
     }
 
     /// The call this thread is in makes no record of its end.
-    pub(super) fn excuse(&mut self, tid: i32) {
-        self.maps.excuse(tid);
+    pub(super) fn excuse(&mut self, tid: i32, excused: bool) {
+        match excused {
+            true => self.maps.excuse(tid),
+            false => self.maps.forget_call(tid, true),
+        }
     }
 
     /// Reads what is there, of each sink at most a turn; gives how many events that were.
@@ -219,17 +271,27 @@ impl Drain {
         count
     }
 
+    /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK
+    }
+
     /// When there is nothing to be read: lets go of what nobody needs.
     pub(super) fn tidy(&mut self) {
-        if self.looked.elapsed() >= LOOK {
+        if self.is_due() {
             self.looked = Instant::now();
             self.bury();
+            self.misses();
+            (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
         self.leaving.retain(|leaving| !leaving.change.is_done());
-        let (mut live, mut leaving) = (false, Vec::new());
+        let mut leaving = Vec::new();
         for at in 0..self.slots.len() {
+            if self.slots[at].as_ref().is_some_and(|slot| slot.is_read()) {
+                self.account(at);
+            }
             let Some(slot) = &mut self.slots[at] else { continue };
-            live = true;
+            slot.sink.tell_lost();
             if !slot.watched.is_empty() {
                 continue;
             }
@@ -242,9 +304,6 @@ impl Drain {
             }
         }
         self.vacate(leaving);
-        if !live {
-            self.maps.forget_filters();
-        }
         let wanted = self.wanted();
         if let Err(error) = self.attach(wanted) {
             log::warn!("eBPF: {error}");
@@ -292,7 +351,9 @@ impl Drain {
 
     fn wanted(&self) -> Option<Facs> {
         let all = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
-        all.map(|watched| watched.trace.facs).reduce(|all, facs| all | facs)
+        all.map(|watched| watched.trace.facs)
+            .chain(self.held.values().copied())
+            .reduce(|all, facs| all | facs)
     }
 
     fn attach(&mut self, facs: Option<Facs>) -> Result<()> {
@@ -300,6 +361,10 @@ impl Drain {
             return Ok(());
         }
         self.programs.attach(facs).map_err(|error| Error::Unsupported { what: error.into() })?;
+        if facs.is_none() {
+            // Nobody sees any more how their calls end.
+            self.maps.forget_calls();
+        }
         self.attached = facs;
         Ok(())
     }
@@ -330,24 +395,30 @@ impl Drain {
 
     /// Takes a process out of a slot. What was lost is told before its sink may end.
     fn forget(&mut self, at: usize, pid: i32) -> Option<Watched> {
-        let slot = self.slots[at].as_mut()?;
-        let (records, bytes) = self.maps.take_lost(at as u32);
-        if records > 0 {
-            slot.sink.lose_many(records, bytes);
+        self.account(at);
+        self.slots[at].as_mut()?.watched.remove(&pid)
+    }
+
+    /// What the kernel's side has lost and no event has told of. To be asked where all before it has been read.
+    fn account(&mut self, at: usize) {
+        if let Some(mut one) = self.one(at) {
+            one.account();
         }
-        slot.watched.remove(&pid)
+    }
+
+    fn stamp(&self, pid: i32) -> Stamp {
+        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
+        Stamp { time: self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64), pid, tid: pid, comm }
     }
 
     /// R31, and whether its memory may be shown.
-    fn applied(&mut self, at: usize, pid: i32) {
+    fn applied(&mut self, at: usize, stamp: &Stamp) {
+        let pid = stamp.pid;
         let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else {
             return;
         };
-        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
-        let time = self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64);
-        let stamp = Stamp { time, pid, tid: pid, comm };
         let trace = Arc::clone(&watched.trace);
-        let to = At { trace: &trace, stamp: &stamp, abi: watched.abi };
+        let to = At { trace: &trace, stamp, abi: watched.abi };
         self.out.recorder.emul(to);
         let hidden = is_hidden(&trace, pid);
         note_hidden(&mut self.out.recorder, watched, to, hidden);
@@ -370,10 +441,25 @@ impl Drain {
                 std::hint::spin_loop();
             }
         }
+        self.account(at);
+        self.take_in(at);
+    }
+
+    /// Those that were born and of whom the ring has not told.
+    fn take_in(&mut self, at: usize) {
+        if let Some(mut one) = self.one(at) {
+            one.take_in();
+        }
+    }
+
+    fn one(&mut self, at: usize) -> Option<One<'_>> {
+        let Drain { procs, maps, slots, out, .. } = self;
+        let Slot { sink, watched, .. } = slots.get_mut(at)?.as_mut()?;
+        Some(One { procs, maps, sink, watched, out, slot: at as u32 })
     }
 
     fn read(&mut self, at: usize) -> usize {
-        let Drain { procs, maps, slots, out, .. } = self;
+        let Drain { procs, maps, slots, out, limits, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let count = slot.read(TURN, |sink, watched, bytes| {
             if let Some((head, event)) = event::parse(bytes) {
@@ -382,6 +468,7 @@ impl Drain {
             }
         });
         out.events += count as u64;
+        assert!(out.events <= limits.events, "more events than a test allows");
         if maps.is_dead(at as u32) && slot.is_read() {
             // R30.
             slot.sink.give_up(libc::EAGAIN);

@@ -1,5 +1,6 @@
 //! What the kernel's side sends: the structures of `bpf/events.h`, taken apart.
 
+use super::kernel::Entry;
 use crate::record::Comm;
 use crate::syscall::Abi;
 
@@ -31,13 +32,14 @@ pub(super) enum Event<'a> {
     Genio { fd: i32, data: &'a [u8] },
     Psig { action: u64, mask: u64, info: &'a [u8] },
     Csw { out: bool, user: bool },
-    Fork { failed: bool },
+    Fork,
     Exec,
     ExecArg(&'a [u8]),
     ExecEnv(&'a [u8]),
     Exit,
     Lost { records: u64, bytes: u64 },
     Access,
+    Birth(Entry),
 }
 
 /// The exec gave privilege, and the kernel's side has let the process go.
@@ -46,8 +48,12 @@ pub(super) const ENDED: u8 = 1;
 pub(super) const HIDDEN: u8 = 2;
 /// The switch was made in the midst of an exec.
 pub(super) const IN_EXEC: u8 = 1;
+/// The thread does not come back from this switch.
+pub(super) const LAST: u8 = 2;
 /// The string goes on in the thread's next event.
 pub(super) const MORE: u8 = 1;
+/// It is the rest of the string in the one before.
+pub(super) const REST: u8 = 2;
 
 /// Takes an event apart; `None` for what is none.
 pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
@@ -77,13 +83,14 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
         4 => Event::Genio { fd: half(body, 0)? as i32, data: body.get(8..8 + word as usize)? },
         5 => Event::Psig { action: long(body, 0)?, mask: long(body, 8)?, info: body.get(16..64)? },
         6 => Event::Csw { out: half(body, 0)? != 0, user: half(body, 4)? != 0 },
-        7 => Event::Fork { failed: long(body, 0)? != 0 },
+        7 => Event::Fork,
         8 => Event::Exec,
         9 => Event::ExecArg(string()?),
         10 => Event::ExecEnv(string()?),
         11 => Event::Exit,
         12 => Event::Lost { records: long(body, 0)?, bytes: long(body, 8)? },
         13 => Event::Access,
+        14 => Event::Birth(Entry { facs: word, flags: half(body, 0)?, filter: half(body, 4)? }),
         _ => return None,
     };
     Some((parsed, event))

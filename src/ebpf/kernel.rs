@@ -1,6 +1,7 @@
 //! The maps that the daemon and the kernel's side share: who is traced, into which ring, and which calls do what.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
@@ -13,7 +14,7 @@ use super::sys::Shared;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::Trace;
-use crate::sink::Policy;
+use crate::sink::{Policy, Sink};
 use crate::syscall::{self, Abi, Arg, Calls, Data, Dir, Place, Syscall};
 
 /// Slots of sinks, and of filters: the first filter is none.
@@ -26,16 +27,25 @@ const INHERIT: u32 = 1;
 const ROOTS: u32 = 2;
 const HIDE: u32 = 4;
 const HIDDEN: u32 = 8;
+const UNTOLD: u32 = 16;
+const ROOT: u32 = 32;
 /// Words of a filter.
 const FILTER: usize = 27;
 
 /// `BPF_EXIST` of the kernel's uapi/linux/bpf.h.
 const EXIST: u64 = 2;
 
+/// Bytes of `shares`.
+const SHARES: usize = 8 * (1 + SLOTS as usize);
+
 /// `struct proc` as its words.
 type ProcValue = [u32; 6];
 /// `struct thread`.
 type ThreadValue = [u64; 2];
+/// `struct fatal`.
+type FatalValue = [u64; 7];
+/// `THREAD_SKIP`.
+const SKIP: u64 = 1;
 /// `struct call`.
 type CallValue = [u8; 16];
 
@@ -46,12 +56,34 @@ pub(super) struct Maps {
     known: Shared,
     inside: Shared,
     sinks: Shared,
+    shares: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
+    fatals: HashMap<MapData, u32, FatalValue>,
     filters: Array<MapData, [u64; FILTER]>,
     rings: Places,
+    /// The number of the sink in each slot, or of the last one there.
+    ids: Vec<u32>,
     /// The filters there are, from slot 1 on.
-    made: Vec<Calls>,
+    made: Vec<Option<Calls>>,
+    /// The owners that have entries in `procs`, from the first share on.
+    owners: Vec<u32>,
+    /// Most entries in `procs`.
+    most: u32,
+}
+
+/// What the kernel's side has of a process that is traced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) facs: u32,
+    pub(super) flags: u32,
+    pub(super) filter: u32,
+}
+
+impl Entry {
+    pub(super) fn is_hidden(self) -> bool {
+        self.flags & HIDDEN != 0
+    }
 }
 
 impl Maps {
@@ -59,7 +91,7 @@ impl Maps {
     ///
     /// # Errors
     /// What is missing, in words.
-    pub(super) fn of(ebpf: &mut Ebpf) -> std::result::Result<Maps, String> {
+    pub(super) fn of(ebpf: &mut Ebpf, most: u32) -> std::result::Result<Maps, String> {
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
         let map = |error: MapError| chain(&error);
@@ -76,11 +108,16 @@ impl Maps {
             known: mapped(take("known")?, BITS)?,
             inside: mapped(take("inside")?, BITS)?,
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
+            shares: mapped(take("shares")?, SHARES)?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
+            fatals: HashMap::try_from(take("fatals")?).map_err(map)?,
             filters: Array::try_from(take("filters")?).map_err(map)?,
             rings: Places::of(take("rings")?)?,
+            ids: (0..SLOTS).collect(),
             made: Vec::new(),
+            owners: Vec::new(),
+            most,
         })
     }
 
@@ -99,33 +136,107 @@ impl Maps {
     ) -> Result<()> {
         let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
         let owner = trace.sink().owner();
+        let (inherit, root) = (trace.inherit, trace.root);
         // What a user may see the kernel's side finds out by itself.
         let hide = hidden && owner == 0;
-        let flags = [(trace.inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN)];
+        let flags =
+            [(inherit, INHERIT), (trace.is_roots(), ROOTS), (hide, HIDE), (hidden, HIDDEN), (root, ROOT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag);
-        self.procs
-            .insert(
-                pid as u32,
-                [trace.facs.bits(), flags, slot, filter, owner, 0],
-                if known { EXIST } else { 0 },
-            )
-            .map_err(|error| match error {
-                MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                    Error::Gone { pid }
-                }
-                error => full("processes")(error),
-            })?;
+        let value = [trace.facs.bits(), flags, self.ids[slot as usize], filter, owner, 0];
+        self.enter(pid, value, known)
+    }
+
+    /// Of this process only an exec that gives privilege is seen: then it is not known any more.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(super) fn hold(&mut self, pid: i32, trace: &Trace, slot: u32) -> Result<()> {
+        self.enter(pid, [0, 0, self.ids[slot as usize], 0, trace.sink().owner(), 0], false)
+    }
+
+    fn enter(&mut self, pid: i32, mut value: ProcValue, known: bool) -> Result<()> {
+        let owner = value[4];
+        let former = self.procs.get(&(pid as u32), 0).ok().map(|former| former[5]);
+        let share = self.share(owner).filter(|&share| former.is_some() || self.has_share(share));
+        value[5] = share.ok_or_else(|| Error::NoSpace {
+            what: format!("too many processes are traced for uid {owner}").into(),
+        })?;
+        if !known {
+            // Of a former process, or of an earlier trace.
+            let _ = self.fatals.remove(&(pid as u32));
+        }
+        let entered = self.procs.insert(pid as u32, value, if known { EXIST } else { 0 });
+        entered.map_err(|error| match error {
+            MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Error::Gone { pid }
+            }
+            error => full("processes")(error),
+        })?;
+        self.count(value[5], 1);
+        if let Some(former) = former {
+            self.count(former, -1);
+        }
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_or(bit, Ordering::SeqCst);
         Ok(())
     }
 
+    /// Where the entries of this owner are counted.
+    fn share(&mut self, owner: u32) -> Option<u32> {
+        let unused = |at: usize| self.shares.word(8 * (at + 1)).load(Ordering::SeqCst) == 0;
+        let at = match self.owners.iter().position(|&one| one == owner) {
+            Some(at) => at,
+            None => (0..SLOTS as usize).find(|&at| unused(at))?,
+        };
+        if at >= self.owners.len() {
+            self.owners.push(owner);
+        }
+        self.owners[at] = owner;
+        Some(at as u32 + 1)
+    }
+
+    /// As the programs do it: no owner has more entries than are free.
+    fn has_share(&self, share: u32) -> bool {
+        let count = |at: u32| self.shares.word(8 * at as usize).load(Ordering::SeqCst);
+        count(0) + count(share) < u64::from(self.most)
+    }
+
+    fn count(&self, share: u32, by: i64) {
+        for at in [0, share] {
+            // Modulo 2^64: less one is a sum too.
+            self.shares.word(8 * at as usize).fetch_add(by as u64, Ordering::SeqCst);
+        }
+    }
+
     /// Of these threads it is not known whether they are in a call: their calls are seen from now on.
-    pub(super) fn forget_threads(&self, tids: &[i32]) {
+    pub(super) fn forget_threads(&mut self, tids: &[i32]) {
         for tid in tids {
             let (word, bit) = place(*tid);
             self.known.word(word).fetch_and(!bit, Ordering::SeqCst);
             self.inside.word(word).fetch_and(!bit, Ordering::SeqCst);
+            self.forget_call(*tid, false);
+        }
+    }
+
+    /// What is remembered of the call that this thread is in, of its excuse only where that is taken back.
+    pub(super) fn forget_call(&mut self, tid: i32, excuse: bool) {
+        let (word, bit) = place(tid);
+        if self.marked.word(word).load(Ordering::SeqCst) & bit == 0 {
+            return;
+        }
+        if self.threads.get(&(tid as u32), 0).is_ok_and(|thread| (thread[1] & SKIP != 0) != excuse) {
+            return;
+        }
+        self.marked.word(word).fetch_and(!bit, Ordering::SeqCst);
+        // Gone is as good.
+        let _ = self.threads.remove(&(tid as u32));
+    }
+
+    /// What is remembered of all calls, of nobody any more.
+    pub(super) fn forget_calls(&mut self) {
+        let tids: Vec<u32> = self.threads.keys().flatten().collect();
+        for tid in tids {
+            self.forget_call(tid as i32, false);
         }
     }
 
@@ -134,7 +245,12 @@ impl Maps {
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_and(!bit, Ordering::SeqCst);
         // Gone is as good.
-        let _ = self.procs.remove(&(pid as u32));
+        if let Ok(former) = self.procs.get(&(pid as u32), 0)
+            && self.procs.remove(&(pid as u32)).is_ok()
+        {
+            self.count(former[5], -1);
+        }
+        let _ = self.fatals.remove(&(pid as u32));
     }
 
     /// True where the kernel's side still knows it.
@@ -142,9 +258,39 @@ impl Maps {
         self.procs.get(&(pid as u32), 0).is_ok()
     }
 
+    /// What is traced of a process, into the sink that its entry is of.
+    pub(super) fn trace_of(&self, entry: Entry, sink: &Arc<Sink>) -> Trace {
+        let at = (entry.filter as usize).checked_sub(1);
+        Trace {
+            facs: Facs::from_bits_truncate(entry.facs),
+            inherit: entry.flags & INHERIT != 0,
+            root: entry.flags & ROOT != 0,
+            seccomp: false,
+            calls: at.and_then(|at| self.made.get(at)?.clone()).map(Arc::new),
+            backend: super::NAME,
+            writer: sink.writer(),
+        }
+    }
+
+    /// The processes of this slot whose birth had no room in the ring, where there may be any that have not been asked for.
+    pub(super) fn untold(&self, slot: u32) -> Vec<(i32, Entry)> {
+        let at = slot as usize * SINK + 52;
+        if self.sinks.half(at).load(Ordering::SeqCst) == 0
+            || self.sinks.half(at).swap(0, Ordering::SeqCst) == 0
+        {
+            return Vec::new();
+        }
+        let id = self.ids[slot as usize];
+        let is_one = |value: &ProcValue| value[2] == id && value[1] & UNTOLD != 0;
+        // Where entries go meanwhile it may begin anew: that has an end too.
+        let all = self.procs.iter().take(2 * self.most as usize).flatten();
+        all.filter(|(_, value)| is_one(value))
+            .map(|(pid, [facs, flags, _, filter, ..])| (pid as i32, Entry { facs, flags, filter }))
+            .collect()
+    }
+
     /// The call that this thread is in makes no record of its end (R38).
     pub(super) fn excuse(&mut self, tid: i32) {
-        const SKIP: u64 = 1;
         if self.threads.insert(tid as u32, [0, SKIP], 0).is_ok() {
             let (word, bit) = place(tid);
             self.marked.word(word).fetch_or(bit, Ordering::SeqCst);
@@ -162,10 +308,16 @@ impl Maps {
         policy: Policy,
     ) -> Result<Change> {
         let at = slot as usize * SINK;
-        self.sinks.word(at).store(0, Ordering::SeqCst);
-        self.sinks.word(at + 8).store(0, Ordering::SeqCst);
-        self.sinks.half(at + 16).store(0, Ordering::SeqCst);
-        self.sinks.word(at + 24).store(0, Ordering::SeqCst);
+        // Whoever has the number of the last sink there has nothing to write to.
+        let id = &mut self.ids[slot as usize];
+        *id = id.wrapping_add(SLOTS);
+        self.sinks.half(at + 48).store(*id, Ordering::SeqCst);
+        for at in [at, at + 8, at + 24] {
+            self.sinks.word(at).store(0, Ordering::SeqCst);
+        }
+        for at in [at + 16, at + 52, at + 56] {
+            self.sinks.half(at).store(0, Ordering::SeqCst);
+        }
         self.set_policy(slot, policy);
         self.put(slot, rings)
     }
@@ -226,23 +378,44 @@ impl Maps {
         }
     }
 
-    /// Forgets the filters: nobody uses one.
-    pub(super) fn forget_filters(&mut self) {
-        self.made.clear();
+    /// Children of this slot's processes for which there was no room. They stay so many until that is told.
+    pub(super) fn untraced(&self, slot: u32) -> u32 {
+        self.sinks.half(slot as usize * SINK + 56).load(Ordering::SeqCst)
+    }
+
+    /// It was told of so many.
+    pub(super) fn told_untraced(&self, slot: u32, told: u32) {
+        self.sinks.half(slot as usize * SINK + 56).fetch_sub(told, Ordering::SeqCst);
+    }
+
+    /// Forgets the filters that nobody uses.
+    fn forget_filters(&mut self) {
+        let mut used = vec![false; self.made.len()];
+        for (_, [_, _, _, filter, ..]) in self.procs.iter().take(2 * self.most as usize).flatten() {
+            if let Some(used) = (filter as usize).checked_sub(1).and_then(|at| used.get_mut(at)) {
+                *used = true;
+            }
+        }
+        self.made.iter_mut().zip(used).filter(|(_, used)| !used).for_each(|(made, _)| *made = None);
     }
 
     fn filter(&mut self, calls: &Calls) -> Result<u32> {
-        if let Some(at) = self.made.iter().position(|made| made == calls) {
+        if let Some(at) = self.made.iter().position(|made| made.as_ref() == Some(calls)) {
             return Ok(at as u32 + 1);
         }
-        let slot = self.made.len() as u32 + 1;
-        if slot >= SLOTS {
-            return Err(Error::NoSpace { what: "too many different calls= at once".into() });
+        if self.made.len() < SLOTS as usize - 1 {
+            self.made.push(None);
+        } else if self.made.iter().all(Option::is_some) {
+            self.forget_filters();
         }
+        let slot = match self.made.iter().position(Option::is_none) {
+            Some(at) => at as u32 + 1,
+            None => return Err(Error::NoSpace { what: "too many different calls= at once".into() }),
+        };
         let mut words = [0; FILTER];
         words.iter_mut().zip(calls.words()).for_each(|(word, bits)| *word = bits);
         self.filters.set(slot, words, 0).map_err(full("filters"))?;
-        self.made.push(calls.clone());
+        self.made[slot as usize - 1] = Some(calls.clone());
         Ok(slot)
     }
 }

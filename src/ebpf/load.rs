@@ -1,6 +1,7 @@
 //! Loads the programs, and attaches each only while somebody wants what it sees: an attached program is paid for by every
 //! process of the machine.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 
 use aya::programs::tp_btf::BtfTracePointLinkId;
@@ -73,6 +74,39 @@ enum Link {
     Perf(TracePointLinkId),
 }
 
+/// How much there can be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Processes that can be traced at once.
+    pub(super) procs: u32,
+    /// Threads of which something is remembered in a call.
+    threads: u32,
+    /// Whether bpf_loop() is used where it is there.
+    loops: u32,
+    /// Events until the thread that reads them breaks down.
+    pub(super) events: u64,
+}
+
+impl Limits {
+    /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
+    pub(super) fn get() -> Limits {
+        let mut limits = Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX };
+        if cfg!(debug_assertions) {
+            let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
+            for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
+                match (word, number.parse::<u32>()) {
+                    ("procs", Ok(procs)) => limits.procs = procs,
+                    ("threads", Ok(threads)) => limits.threads = threads,
+                    ("loops", Ok(loops)) => limits.loops = loops,
+                    ("events", Ok(events)) => limits.events = events.into(),
+                    _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
+                }
+            }
+        }
+        limits
+    }
+}
+
 /// The loaded programs.
 pub(super) struct Programs {
     ebpf: Ebpf,
@@ -85,7 +119,7 @@ impl Programs {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) fn load(calls: Calls) -> Result<Programs, String> {
+    pub(super) fn load(calls: Calls, limits: &Limits) -> Result<Programs, String> {
         match std::fs::metadata("/proc/self/ns/pid") {
             Ok(ns) if ns.ino() == INIT_PID_NS => {}
             Ok(_) => return Err("the daemon is not in the first pid namespace".into()),
@@ -94,6 +128,9 @@ impl Programs {
         let btf = Btf::from_sys_fs().map_err(|error| format!("no BTF of the kernel: {}", chain(&error)))?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
+            .override_global("procs_max", &limits.procs, true)
+            .override_global("loops", &limits.loops, true)
+            .map_max_entries("threads", limits.threads)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(&OBJECT.0)
             .map_err(|error| chain(&error))?;
@@ -110,6 +147,16 @@ impl Programs {
     /// The maps.
     pub(super) fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// How often the kernel has not run one of them, because it was in the midst of a run on the same cpu: that can be where the
+    /// kernel is preemptible.
+    pub(super) fn misses(&self) -> u64 {
+        let of = |program: &Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        };
+        self.ebpf.programs().filter_map(|(_, program)| of(program)).map(|fdinfo| misses(&fdinfo)).sum()
     }
 
     /// Attaches what these facilities need, `None` for nothing at all, and detaches the rest.
@@ -144,6 +191,12 @@ impl Programs {
     }
 }
 
+/// The `recursion_misses` of a program, by what /proc/pid/fdinfo says of its descriptor; kernels before 5.12 say nothing.
+fn misses(fdinfo: &str) -> u64 {
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -176,7 +229,7 @@ mod tests {
     #[test]
     fn calls_are_seen_either_way() {
         for calls in [Calls::Tracepoint, Calls::Perf] {
-            let mut programs = match Programs::load(calls) {
+            let mut programs = match Programs::load(calls, &Limits::get()) {
                 Ok(programs) => programs,
                 Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
                     panic!("{calls:?}: {why}")
@@ -188,5 +241,11 @@ mod tests {
                 assert_eq!(programs.links.iter().flatten().count(), if facs.is_some() { 5 } else { 0 });
             }
         }
+    }
+
+    #[test]
+    fn misses_are_found_where_the_kernel_tells_them() {
+        assert_eq!(misses("prog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t12\nverified_insns:\t9\n"), 12);
+        assert_eq!(misses("prog_type:\t26\nrun_cnt:\t7\n"), 0);
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::event::{self, Event, Head};
-use super::kernel::Maps;
+use super::kernel::{Entry, Maps};
 use crate::cred;
 use crate::hooks::{self, At, Recorder};
-use crate::proc::{Proc, ProcId, ProcTable, Trace};
+use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::Sink;
 use crate::syscall::Abi;
@@ -20,6 +21,9 @@ const HELD_MAX: usize = 1024;
 /// Both clocks go on at the same pace until one is set: what differs less is how it was measured, and would make times of
 /// a thread go back.
 pub(super) const STEP_MIN: i64 = 1_000_000;
+
+/// How often it is said at most that too many are traced.
+const WARN: Duration = Duration::from_secs(10);
 
 /// Keyed by numbers of processes, which nobody can choose so that they collide: found for each event, so quickly.
 pub(super) type Pids<T> = HashMap<i32, T, BuildHasherDefault<ByPid>>;
@@ -51,9 +55,29 @@ pub(super) struct Watched {
     pub(super) hidden: bool,
     /// Switches in the midst of an exec: of one that ends tracing they are none of its records (R23).
     pub(super) held: Vec<(Stamp, bool, bool)>,
+    /// How threads left their cpu.
+    pub(super) left: Pids<bool>,
+    /// A string of an exec of which the rest is to come.
+    pub(super) part: Vec<u8>,
+    /// It was found, and may yet tell of its birth.
+    pub(super) found: bool,
+}
+
+/// How is heard of a birth for which the ring had no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Late {
+    /// With the first event that had.
+    Told,
+    /// We have looked.
+    Found,
 }
 
 impl Watched {
+    pub(super) fn new(trace: Arc<Trace>, abi: Abi) -> Watched {
+        let (held, left, part) = (Vec::new(), Pids::default(), Vec::new());
+        Watched { proc: None, trace, abi, hidden: false, held, left, part, found: false }
+    }
+
     /// Makes records of what was held of this thread, or of all.
     pub(super) fn flush(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
         if self.held.is_empty() {
@@ -73,11 +97,9 @@ pub(super) struct Out {
     pub(super) recorder: Recorder,
     /// Realtime less monotonic, in nanoseconds.
     pub(super) offset: i64,
-    /// Strings of an exec that came in part, by thread.
-    pub(super) parts: HashMap<i32, Vec<u8>>,
-    /// How threads left their cpu.
-    pub(super) left: HashMap<i32, bool>,
     pub(super) events: u64,
+    /// When it was last said that too many are traced.
+    pub(super) warned: Option<Instant>,
 }
 
 impl Out {
@@ -117,9 +139,12 @@ impl One<'_> {
         if let Event::Lost { records, bytes } = event {
             return self.sink.lose_many(records, bytes);
         }
+        if let Event::Birth(entry) = event {
+            return self.born(head.pid, entry, head.ktime, Late::Told);
+        }
         let Some(watched) = self.watched.get_mut(&head.pid) else {
             // Born of a process that was let go at that very moment.
-            if let Event::Fork { .. } = event {
+            if let Event::Fork = event {
                 self.maps.release(head.word as i32);
             }
             return;
@@ -157,36 +182,35 @@ impl One<'_> {
                 // A thread comes back as it left.
                 let user = match leaves {
                     true => user,
-                    false => out.left.remove(&head.tid).unwrap_or(false),
+                    false => watched.left.remove(&head.tid).unwrap_or(false),
                 };
-                if leaves {
-                    out.left.insert(head.tid, user);
+                if leaves && head.flag & event::LAST == 0 {
+                    watched.left.insert(head.tid, user);
                 }
                 match in_exec {
                     true => watched.held.push((stamp, leaves, user)),
                     false => out.recorder.csw(at, leaves, user),
                 }
             }
-            Event::Fork { failed } => self.fork(head, &stamp, failed),
+            Event::Fork => self.fork(head, &stamp),
             Event::Exec => self.exec(head, &stamp),
-            Event::ExecArg(part) => strings(&mut out.parts, head, part, |arg| out.recorder.exec_arg(at, arg)),
-            Event::ExecEnv(part) => strings(&mut out.parts, head, part, |env| out.recorder.exec_env(at, env)),
+            Event::ExecArg(part) => {
+                strings(&mut watched.part, head, part, |arg| out.recorder.exec_arg(at, arg));
+            }
+            Event::ExecEnv(part) => {
+                strings(&mut watched.part, head, part, |env| out.recorder.exec_env(at, env));
+            }
             Event::Exit => self.exit(head),
             Event::Access => self.access(head, &stamp),
-            Event::Lost { .. } => {}
+            Event::Lost { .. } | Event::Birth(_) => {}
         }
     }
 
     /// R22.
-    fn fork(&mut self, head: &Head, stamp: &Stamp, failed: bool) {
+    fn fork(&mut self, head: &Head, stamp: &Stamp) {
         let child = head.word as i32;
         let Some(parent) = self.watched.get(&head.pid) else { return };
         let (abi, trace) = (parent.abi, &parent.trace);
-        if failed {
-            log::warn!("process {child} is not traced: too many are");
-            let note = format!("child {child} is not traced: no room in the kernel");
-            return self.out.recorder.note(At { trace, stamp, abi }, &note);
-        }
         // Not what its parent has now, but what it had.
         let trace = Arc::new(trace.inherited());
         let proc = ProcId::of(child).ok().map(|id| self.procs.entry(id));
@@ -202,7 +226,47 @@ impl One<'_> {
         if let Some(proc) = &proc {
             proc.set_opaque(hidden);
         }
-        self.watched.insert(child, Watched { proc, trace, abi, hidden, held: Vec::new() });
+        self.watched.insert(child, Watched { proc, hidden, ..Watched::new(trace, abi) });
+    }
+
+    /// Those of whose birth the ring has not told.
+    pub(super) fn take_in(&mut self) {
+        for (pid, entry) in self.maps.untold(self.slot) {
+            self.born(pid, entry, nanoseconds(ClockId::CLOCK_MONOTONIC) as u64, Late::Found);
+        }
+    }
+
+    /// R22, for a child of whom is heard when its parent may be gone, or traced otherwise: it has what its entry says.
+    fn born(&mut self, pid: i32, entry: Entry, ktime: u64, late: Late) {
+        let id = ProcId::of(pid).ok();
+        if let Some(watched) = self.watched.get(&pid) {
+            let is_it = watched.proc.as_ref().map(|proc| proc.id) == id || (id.is_none() && watched.found);
+            if is_it && (watched.found || late == Late::Found) {
+                return;
+            }
+            // Its number was another's, of whose end the ring has not told.
+            if let Some(Watched { proc: Some(proc), .. }) = self.watched.remove(&pid) {
+                self.procs.exit(&proc);
+            }
+        }
+        let trace = Arc::new(self.maps.trace_of(entry, self.sink));
+        if self.sink.end().is_some() {
+            return self.maps.release(pid);
+        }
+        let abi = Auxv::of(pid).abi;
+        let hidden = entry.is_hidden();
+        let proc = id.map(|id| self.procs.entry(id));
+        let comm = Stat::of(pid).map(|stat| stat.comm).unwrap_or_default();
+        let stamp = Stamp { time: self.out.time(ktime), pid, tid: pid, comm };
+        self.out.recorder.emul(At { trace: &trace, stamp: &stamp, abi });
+        if let Some(proc) = &proc {
+            proc.set_abi(abi);
+            proc.set_trace(Some(Arc::clone(&trace)));
+            proc.bind();
+            proc.set_opaque(hidden);
+        }
+        let found = late == Late::Found;
+        self.watched.insert(pid, Watched { proc, hidden, found, ..Watched::new(trace, abi) });
     }
 
     fn exec(&mut self, head: &Head, stamp: &Stamp) {
@@ -227,19 +291,35 @@ impl One<'_> {
     }
 
     fn exit(&mut self, head: &Head) {
-        self.out.left.remove(&head.tid);
-        self.out.parts.remove(&head.tid);
         if let Some(Watched { proc: Some(proc), .. }) = self.end(head.pid) {
             self.procs.exit(&proc);
         }
     }
 
     fn end(&mut self, pid: i32) -> Option<Watched> {
+        if self.watched.len() == 1 {
+            // With its last process the sink ends.
+            self.take_in();
+        }
+        self.account();
+        self.watched.remove(&pid)
+    }
+
+    /// Losses that no event has told of.
+    pub(super) fn account(&mut self) {
         let (records, bytes) = self.maps.take_lost(self.slot);
         if records > 0 {
             self.sink.lose_many(records, bytes);
         }
-        self.watched.remove(&pid)
+        let untraced = self.maps.untraced(self.slot);
+        if untraced > 0 && self.sink.tell_of(&format!("{untraced} children are not traced: too many are")) {
+            self.maps.told_untraced(self.slot, untraced);
+            if self.out.warned.is_none_or(|warned| warned.elapsed() > WARN) {
+                self.out.warned = Some(Instant::now());
+                let owner = self.sink.owner();
+                log::warn!("{untraced} children are not traced: too many processes are for uid {owner}");
+            }
+        }
     }
 
     /// Ids or dumpability may be others now.
@@ -288,16 +368,19 @@ pub(super) fn note_hidden(recorder: &mut Recorder, watched: &mut Watched, at: At
     }
 }
 
-/// The strings of an exec: one longer than an event comes in parts.
-fn strings(parts: &mut HashMap<i32, Vec<u8>>, head: &Head, part: &[u8], mut each: impl FnMut(&[u8])) {
-    let more = head.flag & event::MORE != 0;
-    if more || (!parts.is_empty() && parts.contains_key(&head.tid)) {
-        parts.entry(head.tid).or_default().extend_from_slice(part);
-        if !more {
-            each(&parts.remove(&head.tid).unwrap_or_default());
+/// The strings of an exec: one longer than an event comes in parts. Of one whose rest had no room a part may be left.
+fn strings(part: &mut Vec<u8>, head: &Head, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    let (more, rest) = (head.flag & event::MORE != 0, head.flag & event::REST != 0);
+    if !rest {
+        part.clear();
+    }
+    match (rest, more) {
+        (false, false) => each(bytes),
+        (_, true) => part.extend_from_slice(bytes),
+        (true, false) => {
+            part.extend_from_slice(bytes);
+            each(&std::mem::take(part));
         }
-    } else {
-        each(part);
     }
 }
 

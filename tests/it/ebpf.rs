@@ -1,9 +1,13 @@
 //! What is to be said of the eBPF backend alone: the same records as with ptrace, a loss that is told to the record, and
 //! processes that others trace.
 
+mod fault;
 mod loss;
+mod privilege;
 mod rings;
+mod share;
 mod watched;
+mod whole;
 
 use ktrace::record::Body;
 

@@ -45,7 +45,7 @@ static __always_inline void tell_access(struct to *to, struct proc *p)
 		return;
 	/* After what another thread has told. */
 	stamp(to->run);
-	struct ev_sysret *e = RESERVE(to, ev_sysret, REC(20 + 40));
+	struct ev_sysret *e = RESERVE(to, ev_sysret, p->owner ? REC(20 + 40) : 0);
 	if (!e)
 		return;
 	fill(&e->h, to, EV_ACCESS, 0);

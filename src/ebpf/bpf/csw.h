@@ -2,6 +2,8 @@
 #pragma once
 #include "emit.h"
 
+#define TASK_DEAD 0x80
+
 static __always_inline struct proc *csw_of(struct task_struct *task)
 {
 	struct proc *p = proc_of(task->tgid);
@@ -24,6 +26,8 @@ static __always_inline void switched(struct run *run, struct task_struct *task, 
 	fill(&e->h, &to, EV_CSW, 0);
 	if (bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
 		e->h.flag = FLAG_IN_EXEC;
+	if (out && task->__state & TASK_DEAD)
+		e->h.flag |= FLAG_LAST;
 	name_of(task, e->h.comm);
 	e->out = out;
 	e->user = user;

@@ -10,7 +10,8 @@
  */
 struct run {
 	u64 ktime;
-	u32 slot, abi, tgid, tid;
+	u32 slot; /* the number of the sink */
+	u32 abi, tgid, tid;
 	u32 turn; /* of the rings, when it began */
 	u32 away; /* AWAY: the last event is in another ring than that of this cpu. OTHERS: it may be in one of another turn */
 };
@@ -29,17 +30,26 @@ static __always_inline void stamp(struct run *run)
 	run->ktime = bpf_ktime_get_ns();
 }
 
+/* The sink with this number, if the slot is not another's by now. */
+static __always_inline struct sink *sink_of(u32 id)
+{
+	u32 slot = SLOT(id);
+	struct sink *sink = bpf_map_lookup_elem(&sinks, &slot);
+
+	return sink && sink->id == id && !sink->dead ? sink : NULL;
+}
+
 static __always_inline bool to_of(struct to *to, struct run *run)
 {
-	u32 key = run->slot;
+	u32 key;
 
 	to->run = run;
-	to->sink = bpf_map_lookup_elem(&sinks, &key);
-	if (!to->sink || to->sink->dead)
+	to->sink = sink_of(run->slot);
+	if (!to->sink)
 		return false;
 	/* Cpus that write into different rings do not wait for each other. */
 	run->turn = *(volatile u32 *)&to->sink->turn;
-	key = run->slot * RINGS + (bpf_get_smp_processor_id() & to->sink->mask);
+	key = SLOT(run->slot) * RINGS + (bpf_get_smp_processor_id() & to->sink->mask);
 	to->ring = bpf_map_lookup_elem(&rings, &key);
 	return to->ring != NULL;
 }
@@ -87,7 +97,7 @@ static __always_inline void *another(struct to *to)
 {
 	if (!to->sink->mask)
 		return NULL;
-	u32 key = roomiest(to->run->slot);
+	u32 key = roomiest(SLOT(to->run->slot));
 	return bpf_map_lookup_elem(&rings, &key);
 }
 
@@ -141,17 +151,22 @@ static __always_inline void fill(struct head *h, const struct to *to, u32 kind, 
 	name_of(bpf_get_current_task_btf(), h->comm);
 }
 
-/* `bytes` 0: what was lost would have been no record. */
-static __always_inline void lose(struct sink *sink, u64 bytes)
+static __always_inline void lose_many(struct sink *sink, u64 records, u64 bytes)
 {
 	if (sink->stop) {
 		sink->dead = 11; /* EAGAIN */
 		return;
 	}
-	if (!bytes)
+	if (!records)
 		return;
 	__sync_fetch_and_add(&sink->lost_bytes, bytes);
-	__sync_fetch_and_add(&sink->lost_records, 1);
+	__sync_fetch_and_add(&sink->lost_records, records);
+}
+
+/* `bytes` 0: what was lost would have been no record. */
+static __always_inline void lose(struct sink *sink, u64 bytes)
+{
+	lose_many(sink, bytes != 0, bytes);
 }
 
 /* Says how many were lost before the next that fits; false where not even that does. */
@@ -180,27 +195,31 @@ static __always_inline bool may_append(struct to *to)
 	e_; })
 
 /* Appends an event with `len` bytes of the scratch buffer's data. */
-static __always_inline bool output(struct to *to, struct scratch *s, u32 kind, u32 word, u32 flag, u64 len, u64 bytes)
+static __always_inline bool append(struct to *to, struct scratch *s, u32 kind, u32 word, u32 flag, u64 len)
 {
 	if (len > BODY_HEAD + DATA_MAX)
 		return false;
 	BOUND(len, 2 * DATA_MAX - 1);
-	if (may_append(to)) {
-		come_home(to->run);
-		fill(&s->h, to, kind, word);
-		s->h.flag = flag;
-		if (bpf_ringbuf_output(to->ring, s, sizeof(struct head) + len, 0) == 0)
-			return true;
-		void *ring = another(to);
-		if (ring) {
-			go_away(to->run);
-			s->h.ktime = to->run->ktime;
-			if (bpf_ringbuf_output(ring, s, sizeof(struct head) + len, 0) == 0)
-				return true;
-		}
-	}
-	lose(to->sink, bytes);
-	return false;
+	if (!may_append(to))
+		return false;
+	come_home(to->run);
+	fill(&s->h, to, kind, word);
+	s->h.flag = flag;
+	if (bpf_ringbuf_output(to->ring, s, sizeof(struct head) + len, 0) == 0)
+		return true;
+	void *ring = another(to);
+	if (!ring)
+		return false;
+	go_away(to->run);
+	s->h.ktime = to->run->ktime;
+	return bpf_ringbuf_output(ring, s, sizeof(struct head) + len, 0) == 0;
+}
+
+/* The same; `bytes` are lost where there is no room. */
+static __always_inline void output(struct to *to, struct scratch *s, u32 kind, u32 word, u32 flag, u64 len, u64 bytes)
+{
+	if (!append(to, s, kind, word, flag, len))
+		lose(to->sink, bytes);
 }
 
 static __always_inline struct scratch *scratch(void)
@@ -211,16 +230,14 @@ static __always_inline struct scratch *scratch(void)
 }
 
 /*
- * The same for a process, whose birth the ring may have had no room for: then its first event that fits is that. Where not
- * even that does, the record of `bytes` that was to come is lost too. `flags` are those of before the run's time was taken:
- * of one whose birth was told by then, it is told at an earlier time.
+ * The rings may have had no room for the birth of a process: then its first event that fits is that. Where not even that does,
+ * the record of `bytes` that was to come is lost too. `flags` are those of before the run's time was taken: of one whose birth
+ * was told by then, it is told at an earlier time.
  */
-static __always_inline bool begin_with(struct to *to, struct proc *p, struct run *run, u32 flags, u64 bytes)
+static __always_inline bool is_told(struct to *to, struct proc *p, u32 flags, u64 bytes)
 {
-	struct ev_sysret *e = NULL;
+	struct ev_birth *e = NULL;
 
-	if (!to_of(to, run))
-		return false;
 	if (!(flags & PROC_UNTOLD))
 		return true;
 	if (may_append(to))
@@ -229,13 +246,18 @@ static __always_inline bool begin_with(struct to *to, struct proc *p, struct run
 		lose(to->sink, bytes);
 		return false;
 	}
-	fill(&e->h, to, EV_FORK, run->tgid);
-	e->h.tgid = p->parent;
-	e->h.tid = p->parent;
-	e->result = 0;
+	/* Of its parent nothing may be left. */
+	fill(&e->h, to, EV_BIRTH, p->facs);
+	e->flags = p->flags;
+	e->filter = p->filter;
 	bpf_ringbuf_submit(e, 0);
 	__sync_fetch_and_and(&p->flags, ~PROC_UNTOLD);
 	return true;
+}
+
+static __always_inline bool begin_with(struct to *to, struct proc *p, struct run *run, u32 flags, u64 bytes)
+{
+	return to_of(to, run) && is_told(to, p, flags, bytes);
 }
 
 static __always_inline bool begin(struct to *to, struct proc *p, struct run *run, u64 bytes)

@@ -21,7 +21,7 @@ enum { ABI_LINUX, ABI_LINUX32, ABI_LINUXX32 };
 
 enum kind {
 	EV_SYSCALL = 1, EV_SYSRET, EV_NAMEI, EV_GENIO, EV_PSIG, EV_CSW, EV_FORK, EV_EXEC, EV_EXEC_ARG, EV_EXEC_ENV,
-	EV_EXIT, EV_LOST, EV_ACCESS,
+	EV_EXIT, EV_LOST, EV_ACCESS, EV_BIRTH,
 };
 
 /* What every event begins with. */
@@ -41,14 +41,20 @@ struct head {
 #define FLAG_HIDDEN 2
 /* flag of EV_CSW: in the midst of an exec. */
 #define FLAG_IN_EXEC 1
+/* And: the thread does not come back. */
+#define FLAG_LAST 2
 /* flag of EV_EXEC_ARG and EV_EXEC_ENV: the next event goes on with this string. */
 #define FLAG_MORE 1
+/* And: it goes on with the string of the one before. */
+#define FLAG_REST 2
 
 struct ev_syscall { struct head h; u64 args[6]; };
 struct ev_sysret { struct head h; s64 result; };
 struct ev_psig { struct head h; u64 action; u64 mask; u8 info[48]; };
 struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };
+/* Of a child whose EV_FORK had no room; the word of its head are its facilities, the rest is that of struct proc. */
+struct ev_birth { struct head h; u32 flags; u32 filter; };
 /* Before the data of EV_GENIO: the descriptor. */
 #define BODY_HEAD 8
 #define DATA_MAX 4096

@@ -6,10 +6,10 @@
 struct proc {
 	u32 facs;
 	u32 flags;
-	u32 slot; /* of its sink */
+	u32 slot; /* the number of its sink */
 	u32 filter; /* 0 for none */
 	u32 owner; /* uid of whom its trace belongs to */
-	u32 parent; /* of one that the daemon has not heard of */
+	u32 share; /* where the entries of that owner are counted */
 };
 #define PROC_INHERIT 1
 #define PROC_ROOTS 2
@@ -19,6 +19,8 @@ struct proc {
 #define PROC_HIDDEN 8
 /* The daemon has not heard of its birth. */
 #define PROC_UNTOLD 16
+/* Set by root; PROC_ROOTS where the sink is root's too. The programs do not ask. */
+#define PROC_ROOT 32
 
 struct sink {
 	u64 lost_records;
@@ -27,8 +29,15 @@ struct sink {
 	u32 stop; /* policy stop: the first loss ends it */
 	u32 mask; /* it has so many rings, less one */
 	u32 turn; /* of its rings: odd while others are put into their place */
-	u32 pad[8];
+	u64 pad[2];
+	/* Its number: SLOT() of it is its slot, and the rest says which of all that had the slot it is. */
+	u32 id;
+	u32 untold; /* a child was born that the daemon has not heard of */
+	u32 untraced; /* children for which `procs` had no room */
+	u32 rest;
 };
+#define SLOTS 1024
+#define SLOT(id) ((id) & (SLOTS - 1))
 
 /* What the table of calls says: src/ebpf/kernel.rs makes it. */
 struct path { u8 kind; u8 arg; };
@@ -62,7 +71,7 @@ struct bits { u64 words[PIDS / 64]; };
 
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } traced SEC(".maps");
-/* Threads that have an entry in `threads`. */
+/* Threads that have an entry in `threads`, or should and found no room. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } marked SEC(".maps");
 /* Threads with a filter of seccomp(2) of whom an event of a call has been seen, and those that are in one. */
@@ -70,13 +79,22 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_fl
 	__type(key, u32); __type(value, struct bits); } known SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } inside SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 32768);
+#define PROCS 32768
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, PROCS);
 	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
+/* So many may be used. */
+const volatile u32 procs_max = PROCS;
+/* Since 5.17 there is bpf_loop(). */
+const volatile u32 loops = 1;
+#define HAS_LOOP (loops && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
+/* How many entries of `procs` there are, and after that how many of each owner. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1 + SLOTS); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, u64); } shares SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16384);
 	__type(key, u32); __type(value, struct thread); } threads SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192);
 	__type(key, u32); __type(value, struct fatal); } fatals SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024); __uint(map_flags, BPF_F_MMAPABLE);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, SLOTS); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct sink); } sinks SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1024);
 	__type(key, u32); __type(value, u64[3 * FILTER_WORDS]); } filters SEC(".maps");
@@ -87,7 +105,7 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
 /* Most rings of a sink: those of the sink in slot n are from n * RINGS on. */
 #define RINGS 16
 struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
-struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1024 * RINGS); __type(key, u32);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, SLOTS * RINGS); __type(key, u32);
 	__array(values, struct ring); } rings SEC(".maps");
 
 /*
@@ -129,10 +147,13 @@ static __always_inline struct proc *proc_of(u32 tgid)
 	return has_bit(&traced, tgid) ? bpf_map_lookup_elem(&procs, &tgid) : NULL;
 }
 
-static __always_inline void remember(u32 tid, struct thread *th)
+/* False where there is no room. */
+static __always_inline bool remember(u32 tid, struct thread *th)
 {
-	if (bpf_map_update_elem(&threads, &tid, th, BPF_ANY) == 0)
-		set_bit(&marked, tid);
+	if (bpf_map_update_elem(&threads, &tid, th, BPF_ANY))
+		return false;
+	set_bit(&marked, tid);
+	return true;
 }
 
 static __always_inline void forget(u32 tid)

@@ -3,6 +3,41 @@
 #include "access.h"
 #include "syscall.h"
 
+static __always_inline void count(u32 share, s64 by)
+{
+	u32 zero = 0;
+	u64 *all = bpf_map_lookup_elem(&shares, &zero), *own = bpf_map_lookup_elem(&shares, &share);
+
+	if (all)
+		__sync_fetch_and_add(all, by);
+	if (own)
+		__sync_fetch_and_add(own, by);
+}
+
+/* No owner has more entries than are free: whatever one does, there is room for others. */
+static __always_inline bool has_share(u32 share)
+{
+	u32 zero = 0;
+	u64 *all = bpf_map_lookup_elem(&shares, &zero), *own = bpf_map_lookup_elem(&shares, &share);
+
+	return all && own && *all + *own < procs_max;
+}
+
+static __always_inline bool enter(u32 tgid, struct proc *new)
+{
+	/* Of one whose end nobody saw. */
+	struct proc *old = bpf_map_lookup_elem(&procs, &tgid);
+	u32 former = old ? old->share : 0;
+
+	if ((!former && !has_share(new->share)) || bpf_map_update_elem(&procs, &tgid, new, BPF_ANY))
+		return false;
+	count(new->share, 1);
+	if (former)
+		count(former, -1);
+	set_bit(&traced, tgid);
+	return true;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -16,31 +51,42 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	p = proc_of(tgid);
 	if (!p || !(p->flags & PROC_INHERIT))
 		return 0;
+	u32 flags = p->flags;
 	run.slot = p->slot;
 	stamp(&run);
 	if (!to_of(&to, &run))
 		return 0;
 	struct proc copy = *p;
-	struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL ? REC(5) : 0);
-	copy.parent = tgid;
-	copy.flags &= ~PROC_UNTOLD;
-	if (!e)
-		copy.flags |= PROC_UNTOLD;
-	bool known = bpf_map_update_elem(&procs, &new, &copy, BPF_ANY) == 0;
-	if (known)
-		set_bit(&traced, new);
+	struct ev_sysret *e = NULL;
+	/* Its own birth comes before that of its child. No record is lost: the daemon hears of the child later. */
+	if (is_told(&to, p, flags, 0))
+		e = RESERVE(&to, ev_sysret, 0);
+	/* Each way by itself: verifiers before 6.2 or so lose sight of what is reserved. */
 	if (e) {
-		fill(&e->h, &to, EV_FORK, new);
-		e->result = known ? 0 : -1;
-		bpf_ringbuf_submit(e, 0);
+		copy.flags &= ~PROC_UNTOLD;
+		if (enter(new, &copy)) {
+			fill(&e->h, &to, EV_FORK, new);
+			e->result = 0;
+			bpf_ringbuf_submit(e, 0);
+		} else {
+			bpf_ringbuf_discard(e, 0);
+			__sync_fetch_and_add(&to.sink->untraced, 1);
+		}
+	} else {
+		copy.flags |= PROC_UNTOLD;
+		if (enter(new, &copy))
+			to.sink->untold = 1;
+		else
+			__sync_fetch_and_add(&to.sink->untraced, 1);
 	}
 	return 0;
 }
 
-static __always_inline void end(u32 tgid)
+static __always_inline void end(u32 tgid, u32 share)
 {
 	clear_bit(&traced, tgid);
-	bpf_map_delete_elem(&procs, &tgid);
+	if (bpf_map_delete_elem(&procs, &tgid) == 0)
+		count(share, -1);
 	bpf_map_delete_elem(&fatals, &tgid);
 }
 
@@ -54,6 +100,8 @@ struct strings {
 	u64 sofar;
 	struct run run;
 	u32 kind;
+	u32 lost; /* a part of the present string */
+	u32 over;
 };
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
 	__type(key, u32); __type(value, struct strings); } stringses SEC(".maps");
@@ -65,7 +113,10 @@ static long one_string(u32 i, void *unused)
 	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	struct to to;
 
-	if (!s || !st || st->addr >= st->end || !to_again(&to, &st->run))
+	if (!st)
+		return 1;
+	st->over = 1;
+	if (!s || st->addr >= st->end || !to_again(&to, &st->run))
 		return 1;
 	long n = bpf_probe_read_user_str(s->data, DATA_MAX, (void *)st->addr);
 	if (n < 1 || n > DATA_MAX)
@@ -78,29 +129,46 @@ static long one_string(u32 i, void *unused)
 		bpf_probe_read_user(&last, 1, (void *)st->addr + DATA_MAX - 1);
 		more = last != 0;
 	}
+	u32 flag = (more ? FLAG_MORE : 0) | (st->sofar ? FLAG_REST : 0);
 	st->sofar += len;
 	stamp(&st->run);
-	if (!output(&to, s, st->kind, len, more ? FLAG_MORE : 0, len, REC(st->sofar)))
-		return 1;
-	if (!more)
+	/* A string of which a part is lost is lost, and counted at its end. */
+	if (!st->lost && !append(&to, s, st->kind, len, flag, len))
+		st->lost = 1;
+	if (!more) {
+		if (st->lost)
+			lose(to.sink, REC(st->sofar));
 		st->sofar = 0;
+		st->lost = 0;
+	}
 	st->addr += more ? len : n;
+	st->over = 0;
 	return 0;
 }
 
-static __always_inline void each_string(struct strings *st, u32 kind, u64 addr, u64 end)
+/* Where there is no bpf_loop(): by itself for the verifier. */
+__noinline int string(void)
+{
+	return one_string(0, NULL);
+}
+
+static __always_inline void each_string(struct strings *st, struct sink *sink, u32 kind, u64 addr, u64 end)
 {
 	st->kind = kind;
 	st->addr = addr;
 	st->end = end;
 	st->sofar = 0;
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+	st->lost = 0;
+	if (HAS_LOOP) {
 		bpf_loop(1 << 20, one_string, NULL, 0);
 	} else {
 		for (int i = 0; i < 256; i++)
-			if (one_string(i, NULL))
-				break;
+			if (string())
+				return;
 	}
+	/* Those for which there were not turns enough. */
+	if (!st->over && st->addr < st->end)
+		lose(sink, REC(st->sofar + st->end - st->addr));
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -148,7 +216,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 	if (opened) {
 		/* Where it can be preempted, switches have come between. */
 		stamp(&run);
-		struct ev_sysret *e = RESERVE(&to, ev_sysret, REC(5));
+		struct ev_sysret *e = RESERVE(&to, ev_sysret, p->facs & FAC_EMUL && !ended ? REC(5) : 0);
 		if (e) {
 			fill(&e->h, &to, EV_EXEC, secure);
 			e->h.flag = (ended ? FLAG_ENDED : 0) | (shown ? 0 : FLAG_HIDDEN);
@@ -158,7 +226,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 		}
 	}
 	if (ended) {
-		end(tgid);
+		end(tgid, p->share);
 		return 0;
 	}
 	if (!opened || !shown)
@@ -169,9 +237,9 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 		return 0;
 	st->run = run;
 	if (p->facs & FAC_EXEC_ARG)
-		each_string(st, EV_EXEC_ARG, BPF_CORE_READ(mm, arg_start), BPF_CORE_READ(mm, arg_end));
+		each_string(st, to.sink, EV_EXEC_ARG, BPF_CORE_READ(mm, arg_start), BPF_CORE_READ(mm, arg_end));
 	if (p->facs & FAC_EXEC_ENV)
-		each_string(st, EV_EXEC_ENV, BPF_CORE_READ(mm, env_start), BPF_CORE_READ(mm, env_end));
+		each_string(st, to.sink, EV_EXEC_ENV, BPF_CORE_READ(mm, env_start), BPF_CORE_READ(mm, env_end));
 	return 0;
 }
 
@@ -197,6 +265,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 			bpf_ringbuf_submit(e, 0);
 		}
 	}
-	end(tgid);
+	end(tgid, p->share);
 	return 0;
 }

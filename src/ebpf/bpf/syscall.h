@@ -50,6 +50,7 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 	struct proc *p = proc_of(tgid);
 	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
+	bool forgot = false;
 	u32 abi;
 	s32 nr;
 
@@ -63,19 +64,25 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 	struct call *call = call_of(abi, nr);
 	if (call && call->flags & CALL_REMEMBER) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR };
-		remember(tid, &th);
+		forgot = !remember(tid, &th);
+		if (forgot)
+			set_bit(&marked, tid);
 	}
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
 	run.slot = p->slot;
 	run.abi = abi;
 	if (!is_wanted(p, abi, nr) || !begin(&to, p, &run, bytes))
 		return 0;
+	/* Its end will not know which call that was. */
+	if (forgot && p->facs & FAC_SYSRET)
+		lose(to.sink, REC(24));
 	u64 args[6];
 	arguments(regs, abi, args);
 	u32 deferred = begun(p, &to, nr, args);
 	if (deferred) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred };
-		remember(tid, &th);
+		if (!remember(tid, &th))
+			lose(to.sink, REC(0));
 	}
 	return 0;
 }
@@ -87,6 +94,7 @@ static __always_inline int left(struct pt_regs *regs, long result)
 	struct proc *p = proc_of(tgid);
 	u32 abi, deferred = 0;
 	struct run run = { .tgid = tgid, .tid = tid };
+	bool skipped = false;
 	struct to to;
 	s32 nr;
 
@@ -103,8 +111,11 @@ static __always_inline int left(struct pt_regs *regs, long result)
 			}
 			deferred = th->deferred;
 			forget(tid);
-			if (flags & THREAD_SKIP)
-				return 0;
+			skipped = flags & THREAD_SKIP;
+		} else {
+			/* It was counted at its beginning. */
+			clear_bit(&marked, tid);
+			skipped = true;
 		}
 	}
 	struct call *call = call_of(abi, nr);
@@ -117,7 +128,7 @@ static __always_inline int left(struct pt_regs *regs, long result)
 		put_bit(&known, tid, true);
 		put_bit(&inside, tid, false);
 	}
-	if (born)
+	if (born || skipped)
 		return 0;
 	bool access = call && call->flags & CALL_ACCESS && !(p->flags & PROC_ROOTS);
 	bool wanted = is_wanted(p, abi, nr);

@@ -1,6 +1,7 @@
 //! What the kernel's side leaves out or has no room for, and what it says of it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 
 use ktrace::record::Body;
@@ -8,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{lost, mount, traced};
 use crate::support::mount::Mount;
-use crate::support::stream::Rec;
+use crate::support::stream::{Rec, Stream};
 use crate::support::tracee::Tracee;
 use crate::support::{Running, need, wait_for};
 
@@ -90,24 +91,31 @@ fn under_policy_stop_the_first_loss_ends_the_trace_and_not_the_program() {
 }
 
 #[test]
-fn under_policy_overwrite_the_newest_are_there() {
+fn under_policy_overwrite_the_newest_are_there_and_a_full_ring_in_the_kernel_ends_nothing() {
     need!("fuse", "ebpf");
+    const CALLS: u64 = 50_000;
     let mount = mount();
-    let script = "read x; i=0; while [ $i -lt 20000 ]; do kill -0 $$; i=$((i+1)); done; read y; exit 5";
-    let mut tracee = Tracee::command(Command::new("bash").args(["-c", script]));
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("flood", &[&CALLS.to_string(), "0", "waits"]);
     let pid = tracee.pid();
-    mount.set(pid, "set syscall policy=overwrite size=64K");
+    mount.set(pid, "set syscall policy=overwrite size=64K backend=ebpf");
+    // The ring in the kernel keeps the oldest...
+    kill(daemon, Signal::SIGSTOP).unwrap();
     tracee.go();
-    let field = |word| field(&mount.read(format!("{pid}/stat")), word);
-    wait_for("all calls", || field("records") + field("lost") >= 20_000);
-    // What is on its way is in the ring after this, so there is room for the end.
+    BufReader::new(tracee.running.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    kill(daemon, Signal::SIGCONT).unwrap();
+    // (what is on its way is out of it after this, so there is room for the end)
     fs::File::open(mount.path(format!("{pid}/trace"))).unwrap().sync_all().unwrap();
+    let stat = mount.read(format!("{pid}/stat"));
+    let (records, lost) = (field(&stat, "records"), field(&stat, "lost"));
+    assert!(records > 2000 && lost > CALLS / 2, "{records} records, {lost} lost");
     tracee.say("\n");
-    assert_eq!(tracee.running.wait().code(), Some(5));
+    assert!(tracee.running.wait().success());
+    // ... and the daemon's the newest.
     let recs = mount.trace(pid).rest();
     assert!(matches!(recs[0].body(), Body::Emul(b"linux")), "{:?}", recs[0]);
     assert_eq!(recs.iter().rev().find_map(Rec::call), Some("exit_group"));
-    let seen = recs.iter().filter(|rec| rec.call() == Some("kill")).count();
+    let seen = getppids(&recs);
     assert!((100..2000).contains(&seen), "{seen} in 64 KiB");
 }
 
@@ -188,4 +196,71 @@ fn a_child_is_traced_although_its_birth_had_no_room() {
     let (seen, told) = (getppids(&recs), told(&recs));
     assert_eq!(seen + told, CALLS * (CHILDREN + 1), "{seen} seen, {told} told");
     assert!(told > 0, "nothing was lost: the flood was too small to prove anything");
+}
+
+/// A process floods its ring while the daemon stands still, makes a child and ends: of neither the birth nor the end is there a
+/// word. Gives it, its trace and its child, of which the daemon knows by now.
+fn orphan(mount: &Mount, line: &str, calls: u64, later: u64) -> (Tracee, Stream, i32) {
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("orphan", &[&calls.to_string(), &later.to_string()]);
+    mount.set(tracee.pid(), line);
+    let trace = mount.trace(tracee.pid());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.go();
+    assert!(tracee.running.wait().success());
+    kill(daemon, Signal::SIGCONT).unwrap();
+    let mut said = String::new();
+    BufReader::new(tracee.running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let child = said.trim().parse().unwrap();
+    (tracee, trace, child)
+}
+
+#[test]
+fn a_child_outlives_its_parent_although_its_birth_had_no_room() {
+    need!("fuse", "ebpf");
+    const CALLS: u64 = 50_000;
+    const LATER: u64 = 100;
+    let mount = mount();
+    let line = "set syscall +inherit policy=drop size=1M calls=getppid backend=ebpf";
+    let (mut tracee, mut trace, child) = orphan(&mount, line, CALLS, LATER);
+    wait_for("the child to be found", || mount.read(format!("{child}/ctl")).starts_with("set "));
+    wait_for("the end of its parent to be seen", || mount.read("stat").contains("traced 1\n"));
+    // Longer than what nobody writes to is kept.
+    let other = Running::spawn(Command::new("sleep").arg("1000"));
+    for _ in 0..3 {
+        let before = field(&mount.read("stat"), "records");
+        mount.set(other.pid(), "set syscall,emul policy=drop backend=ebpf");
+        wait_for("a record of another", || field(&mount.read("stat"), "records") > before);
+        mount.set(other.pid(), "clear");
+    }
+    tracee.say("\n");
+    let recs = trace.rest();
+    let (seen, told) = (getppids(&recs), told(&recs));
+    assert_eq!(seen + told, CALLS + LATER, "{seen} seen, {told} told");
+    assert_eq!(recs.iter().filter(|rec| rec.pid() == child && rec.call().is_some()).count() as u64, LATER);
+}
+
+#[test]
+fn what_was_lost_is_told_although_nothing_comes_after_it() {
+    need!("fuse", "ebpf");
+    const CALLS: u64 = 50_000;
+    let mount = mount();
+    let daemon = nix::unistd::Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("flood", &[&CALLS.to_string(), "0", "waits"]);
+    mount.set(tracee.pid(), "set syscall policy=drop size=1M calls=getppid backend=ebpf");
+    let mut trace = mount.trace(tracee.pid());
+    let pid = tracee.pid();
+    let counted = || {
+        let stat = mount.read(format!("{pid}/stat"));
+        field(&stat, "records") + field(&stat, "lost")
+    };
+    let before = counted();
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.go();
+    BufReader::new(tracee.running.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    kill(daemon, Signal::SIGCONT).unwrap();
+    fs::File::open(mount.path(format!("{pid}/trace"))).unwrap().sync_all().unwrap();
+    assert_eq!(counted() - before, CALLS);
+    let recs = trace.until("the word about the loss", |rec| lost(rec).is_some());
+    assert_eq!(getppids(&recs) + told(&recs), CALLS);
 }

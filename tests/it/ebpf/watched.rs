@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use ktrace::record::{Body, Psig};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::live::{Calls, calls, threads_of_strace};
 use crate::support::mount::Mount;
@@ -222,4 +222,58 @@ fn gdb_finds_a_watched_process_as_any_other() {
     tracee.go();
     assert_eq!(trace.rest().iter().filter_map(Rec::call).next_back(), Some("exit_group"));
     assert_eq!(tracee.running.wait().code(), Some(7));
+}
+
+#[test]
+fn a_new_trace_of_a_process_that_is_being_killed_tells_of_that() {
+    need!("fuse", "ebpf");
+    let (mount, other) = (Mount::new(), Mount::new());
+    let idle = Running::spawn(Command::new("sleep").arg("1000"));
+    // Of one that is not traced there is no record to come.
+    let file = other.path(format!("{}/trace", idle.pid()));
+    let tracee = Tracee::start("held", &[file.to_str().unwrap()]);
+    let pid = tracee.pid();
+    wait_for("it to wait for a record", || {
+        fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("0 0x3 "))
+    });
+    // An answer to a later question: the read is in the daemon's hands.
+    other.read("stat");
+    // Its first thread waits for an answer, and nothing can end that: it is killed later than the other one.
+    let daemon = nix::unistd::Pid::from_raw(other.daemon());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    wait_for("the daemon to stand still", || {
+        let stands = |tid: &i32| ktrace::proc::Stat::of(*tid).is_ok_and(|stat| stat.state == b'T');
+        ktrace::proc::threads(other.daemon()).is_ok_and(|tids| tids.iter().all(stands))
+    });
+    mount.set(pid, "set psig policy=drop");
+    let mut trace = mount.trace(pid);
+    tracee.running.signal(Signal::SIGKILL);
+    trace.until("the end of the other thread", |rec| !signals(std::slice::from_ref(rec)).is_empty());
+    mount.set(pid, "clear");
+    mount.set(pid, "set psig policy=drop");
+    let mut trace = mount.trace(pid);
+    kill(daemon, Signal::SIGCONT).unwrap();
+    let signals = signals(&trace.rest());
+    assert_eq!(signals.iter().map(|signal| signal.0).collect::<Vec<_>>(), [Signal::SIGKILL as i32]);
+}
+
+#[test]
+fn a_set_of_oneself_that_sees_no_calls_hides_none_later() {
+    need!("fuse", "ebpf");
+    let mount = Mount::new();
+    let script = "read x; echo set psig > \"$0\"/$$/ctl; echo; read y; read z; exit 0";
+    let mut tracee = Tracee::command(Command::new("bash").args(["-c", script]).arg(mount.point()));
+    let pid = tracee.pid();
+    tracee.go();
+    BufReader::new(tracee.running.0.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    wait_for("it to wait again", || {
+        fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("0 0x0 "))
+    });
+    mount.set(pid, "set sysret calls=read policy=drop");
+    let mut trace = mount.trace(pid);
+    tracee.say("\n");
+    let recs = trace.until("the end of its read", |rec| rec.result().is_some());
+    tracee.say("\n");
+    let reads = recs.iter().chain(&trace.rest()).filter(|rec| rec.result() == Some(("read", 1))).count();
+    assert_eq!(reads, 2);
 }
