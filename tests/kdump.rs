@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use ktrace::record::*;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// Where ours differs from what NetBSD's kdump printed of the same stream. Nothing else may.
 const DIFFERENCES: &[Difference] = &[
@@ -189,6 +191,47 @@ fn a_growing_file_is_followed() {
     lines.expect("   100    100 cat      CALL  openat(AT_FDCWD,0x7ffd1000,0x80000,0)\n");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// With a bound on its memory that the input, and still more the text, is far beyond; from a file on two cores, and checked.
+#[test]
+fn memory_does_not_grow_with_the_input() {
+    const BOUND_KIB: u64 = 48 << 10;
+    let mut piece = Vec::new();
+    for tid in 1..100 {
+        let stamp = Stamp { pid: 1, tid, ..Stamp::default() };
+        encode(&mut piece, &stamp, &Body::Syscall { code: 1, args: Args::Words(&[1, 2, 3]) });
+        encode(&mut piece, &stamp, &Body::Genio { fd: 1, write: true, data: &[b'x'; 4000] });
+        encode(&mut piece, &stamp, &Body::Sysret { code: 1, error: 0, retval: 3, retval_1: 0 });
+    }
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("long");
+    let mut file = std::fs::File::create(&path).unwrap();
+    while file.metadata().unwrap().len() < 2 * (BOUND_KIB << 10) {
+        file.write_all(&piece).unwrap();
+    }
+    // More cores have more pieces under way: this thread's children have two, where there are.
+    let mut cores = CpuSet::new();
+    let ours = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    (0..CpuSet::count())
+        .filter(|cpu| ours.is_set(*cpu).unwrap())
+        .take(2)
+        .for_each(|cpu| cores.set(cpu).unwrap());
+    sched_setaffinity(Pid::from_raw(0), &cores).unwrap();
+    for arguments in [&["-f"][..], &["--verify", "-f"], &["--format=json", "-f"], &["-"]] {
+        let bounded = format!("ulimit -d {BOUND_KIB} && exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &bounded, "sh", env!("CARGO_BIN_EXE_kdump")]).args(arguments);
+        match arguments {
+            ["-"] => command.stdin(std::fs::File::open(&path).unwrap()),
+            _ => command.arg(&path),
+        };
+        let output = command.stdout(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Nothing ends this stream, which verify says.
+        let whole = output.status.code() == Some(i32::from(arguments[0] == "--verify"));
+        assert!(whole, "{arguments:?}: {:?}: {said}", output.status);
+    }
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

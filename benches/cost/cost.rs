@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::Options;
 use crate::load::{self, Load};
-use crate::looped::{self, Wait};
+use crate::looped::{self, Apart, Wait};
 use crate::mount::Mount;
 use crate::seen::How;
 use crate::table::{Table, median, ns, ratio, times};
@@ -15,13 +15,16 @@ const PILOT: u64 = 500;
 /// Nanoseconds of one turn are taken for no less than this: a pilot can be lucky.
 const LEAST: f64 = 100.0;
 
+/// Shown as nothing.
+const NOT_MEASURED: f64 = 0.0;
+
 /// Under what a load runs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Tool {
     Bare,
     /// Under the daemon, set so.
     Ours(&'static str),
-    Loop(Wait),
+    Loop(Wait, Apart),
     /// Under a command that starts it.
     Wrapped(Vec<String>),
 }
@@ -69,8 +72,10 @@ fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
         ("ours default", Tool::Ours("set default +inherit backend=ptrace")),
         ("ours psig", Tool::Ours("set psig +inherit backend=ptrace")),
         ("ours filter", Tool::Wrapped(ktrace.to_vec())),
-        ("loop", Tool::Loop(Wait::Blocking)),
-        ("spinning", Tool::Loop(Wait::Spinning)),
+        ("loop", Tool::Loop(Wait::Blocking, Apart::No)),
+        ("spinning", Tool::Loop(Wait::Spinning, Apart::No)),
+        ("loop, pidfds", Tool::Loop(Wait::Blocking, Apart::Yes)),
+        ("spinning, pidfds", Tool::Loop(Wait::Spinning, Apart::Yes)),
     ];
     if there("strace") {
         tools.push(("strace", wrapped("strace -f -o /dev/null")));
@@ -119,14 +124,16 @@ pub(crate) fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) 
             load.go();
             load.result()
         }
-        Tool::Loop(wait) => {
+        // A load that starts no processes would be the bare loop's once more.
+        Tool::Loop(_, Apart::Yes) if words[0] == "run" || words.len() < 4 => return NOT_MEASURED,
+        Tool::Loop(wait, apart) => {
             let mut load = Load::waiting(&args);
-            let (pid, wait) = (load.pid(), *wait);
+            let (pid, wait, apart) = (load.pid(), *wait, *apart);
             let (attached, is_attached) = std::sync::mpsc::channel();
             let tracer = thread::spawn(move || {
                 looped::attach(pid);
                 attached.send(()).unwrap();
-                looped::follow(wait);
+                looped::follow(wait, apart);
             });
             is_attached.recv().unwrap();
             load.go();
@@ -200,9 +207,10 @@ pub(crate) fn table<T>(
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    const RATIOS: [Ratio; 4] = [
+    const RATIOS: [Ratio; 5] = [
         ("ours/best loop", "ours", &["loop", "spinning"]),
         ("default/best loop", "ours default", &["loop", "spinning"]),
+        ("ours/best loop, pidfds", "ours", &["loop, pidfds", "spinning, pidfds"]),
         ("ours/strace", "ours", &["strace"]),
         ("default/strace", "ours default", &["strace"]),
     ];

@@ -3,15 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use crate::Options;
 use crate::cost::{self, Ratio, Tool, per_call, there, with_turns, wrapped};
 use crate::flat::{MANY, busy, children, idle, timed, words};
 use crate::floor::Floor;
 use crate::load::Load;
 use crate::mount::Mount;
 use crate::seen::{How, Seen};
-use crate::stream::{delay_of_pipe, delay_of_stream};
 use crate::table::{Table, median, ns, ratio, times};
+use crate::{Options, delay, stream};
 
 const SET: &str = "set syscall,sysret backend=ebpf policy=drop";
 const SET_ALL: &str = "set syscall,sysret +inherit backend=ebpf policy=drop";
@@ -190,8 +189,6 @@ fn flat(options: &Options, mount: &Mount) {
             std::thread::sleep(std::time::Duration::from_millis(300));
         }
         drop((asleep, awake));
-        note("delay", delay_of_stream(mount, "set syscall calls=getppid backend=ebpf"));
-        note("pipe", delay_of_pipe());
     }
     let of = |name| figures[name].as_slice();
     row("a call, 1,000 idle processes traced in one tree", of("tree"), Some(("alone", of("alone"))));
@@ -202,7 +199,7 @@ fn flat(options: &Options, mount: &Mount) {
     row("clear, a process in a loop of calls", of("clear busy"), None);
     row("set, a process of 1,000 threads", of("set threads"), None);
     row("clear, a process of 1,000 threads", of("clear threads"), None);
-    row("from a record to its reader", of("delay"), Some(("a pipe", of("pipe"))));
+    delay::rows(options, mount, "ebpf", |name, ours, theirs| row(name, ours, Some(("a pipe", theirs))));
 }
 
 /// What the killed have left is kept for a while: there must be room for it.
@@ -219,5 +216,6 @@ pub(crate) fn run_cost(options: &Options) {
 pub(crate) fn run_flat(options: &Options) {
     let mount = mount();
     million(options, &mount);
+    stream::run_live(options, &mount);
     flat(options, &mount);
 }

@@ -1,22 +1,28 @@
 /* The load: many cheap calls, timed by itself.
  *
  *   load MODE N [THREADS [PROCESSES]]   N times the calls of MODE in each thread of each process
+ *   load MODE SECONDSs [THREADS [PROCESSES]]
+ *                                       the same for so many seconds
  *   load run N COMMAND...               the command, N times, one after the other
  *   load idle PROCESSES [THREADS]       nothing, in so many processes, until standard input ends
  *   load paced N NANOSECONDS [PROCESSES]
  *                                       getppid(2) so often in each, each so long after the one before, never asleep
  *   load ticks N MICROSECONDS           one getppid(2) after each pause
+ *   load peak COMMAND...                at once: prints the most KiB of memory that the command had, its output thrown away
  *
  * It begins when one byte has come on standard input, and prints the calls made, or the commands run, and the nanoseconds they
  * took; nothing where a command has failed. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -24,6 +30,9 @@
 #include <unistd.h>
 
 static long n, threads = 1, pace;
+/* Where the load is for a time: its end, and the turns made by all its processes. */
+static long long end;
+static long *made;
 static const char *mode;
 
 static long long now(void)
@@ -51,9 +60,13 @@ static void *turns(void *unused)
 	struct iovec small[1024];
 	for (int i = 0; i < 1024; i++)
 		small[i] = (struct iovec){ data + 8 * i, 8 };
-	size_t size = is("rw4k") ? 4096 : 1;
+	size_t size = is("rw4k") ? 4096 : is("rw4088") ? 4088 : 1;
 	long long due = now();
-	for (long i = 0; i < n; i++) {
+	long i;
+	for (i = 0; i < n; i++) {
+		/* No system call: the kernel's clock is in memory. */
+		if (end && i % 64 == 0 && now() >= end)
+			break;
 		if (is("getppid")) {
 			syscall(SYS_getppid);
 		} else if (is("paced")) {
@@ -72,6 +85,7 @@ static void *turns(void *unused)
 			exit(1);
 		}
 	}
+	__atomic_fetch_add(made, i, __ATOMIC_RELAXED);
 	return unused;
 }
 
@@ -118,6 +132,29 @@ static int idle(long processes)
 	_exit(0);
 }
 
+/* Runs a command to its end: 0 where all was well. */
+static int run(char **words)
+{
+	pid_t child = fork();
+	if (child == 0) {
+		dup2(open("/dev/null", O_WRONLY), 1);
+		execvp(words[0], words);
+		_exit(127);
+	}
+	int status = 1;
+	waitpid(child, &status, 0);
+	return status;
+}
+
+static int peak(char **words)
+{
+	struct rusage usage;
+	if (run(words) || getrusage(RUSAGE_CHILDREN, &usage))
+		return 1;
+	printf("%ld\n", usage.ru_maxrss);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	mode = argv[1];
@@ -126,21 +163,17 @@ int main(int argc, char **argv)
 	long processes = argc > 4 ? atol(argv[4]) : 1;
 	if (is("idle"))
 		return idle(n);
+	if (is("peak"))
+		return peak(argv + 2);
+	made = mmap(NULL, sizeof *made, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (made == MAP_FAILED)
+		return 1;
 	started();
 	long long begun = now();
 	if (is("run")) {
-		for (long i = 0; i < n; i++) {
-			pid_t child = fork();
-			if (child == 0) {
-				dup2(open("/dev/null", O_WRONLY), 1);
-				execvp(argv[3], argv + 3);
-				_exit(127);
-			}
-			int status;
-			waitpid(child, &status, 0);
-			if (status != 0)
+		for (long i = 0; i < n; i++)
+			if (run(argv + 3))
 				return 1;
-		}
 		printf("%ld %lld\n", n, now() - begun);
 		return 0;
 	}
@@ -155,6 +188,10 @@ int main(int argc, char **argv)
 		pace = threads;
 		threads = 1;
 	}
+	if (argv[2][strlen(argv[2]) - 1] == 's') {
+		end = begun + n * 1000000000LL;
+		n = LONG_MAX;
+	}
 	if (processes == 1) {
 		process();
 	} else {
@@ -166,6 +203,7 @@ int main(int argc, char **argv)
 		while (wait(NULL) > 0)
 			;
 	}
-	printf("%ld %lld\n", n * calls() * threads * processes, now() - begun);
+	long turns = end ? *made : n * threads * processes;
+	printf("%ld %lld\n", turns * calls(), now() - begun);
 	return 0;
 }

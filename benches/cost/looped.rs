@@ -1,11 +1,17 @@
 //! The floor under any tracer that stops its tracee: a loop of waitpid(2) and PTRACE_SYSCALL that asks what the call
-//! is, and keeps nothing. Once waiting in the kernel and once spinning.
+//! is, and keeps nothing. Once waiting in the kernel and once spinning; and what a tool must pay besides that tells
+//! processes apart: a pidfd for each newborn, kept until it is dead.
 
+use std::collections::HashMap;
+
+use ktrace::proc::pidfd;
 use nix::errno::Errno;
-use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+/// Events of a parent whose child is a process.
+const BIRTHS: [Event; 2] = [Event::PTRACE_EVENT_FORK, Event::PTRACE_EVENT_VFORK];
 
 /// How the loop waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +20,14 @@ pub(crate) enum Wait {
     Blocking,
     /// Asking again and again.
     Spinning,
+}
+
+/// Whether the loop tells processes apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Apart {
+    No,
+    /// By a pidfd of each.
+    Yes,
 }
 
 /// Attaches to a process that waits for its start; call [`follow`] in the same thread.
@@ -29,7 +43,8 @@ pub(crate) fn attach(pid: i32) {
 }
 
 /// Resumes whatever stops, until all of it is gone.
-pub(crate) fn follow(wait: Wait) {
+pub(crate) fn follow(wait: Wait, apart: Apart) {
+    let mut born = HashMap::new();
     let mut flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     if wait == Wait::Spinning {
         flags |= WaitPidFlag::WNOHANG;
@@ -45,8 +60,16 @@ pub(crate) fn follow(wait: Wait) {
                 (pid, None)
             }
             Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
-            Ok(WaitStatus::PtraceEvent(pid, Signal::SIGSTOP, _) | WaitStatus::PtraceEvent(pid, ..)) => {
+            Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                if apart == Apart::Yes && BIRTHS.iter().any(|birth| *birth as i32 == event) {
+                    let child = ptrace::getevent(pid).unwrap() as i32;
+                    born.insert(child, pidfd(child).unwrap());
+                }
                 (pid, None)
+            }
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                born.remove(&pid.as_raw());
+                continue;
             }
             Ok(_) => continue,
             Err(Errno::ECHILD) => return,

@@ -8,11 +8,14 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing better to do")]
 
 mod cost;
+mod delay;
 mod ebpf;
 mod flat;
 mod floor;
+mod kdump;
 mod load;
 mod looped;
+mod minute;
 mod mount;
 mod seen;
 mod stream;
@@ -32,6 +35,9 @@ struct Options {
     /// Milliseconds that one load should take under a tracer
     #[arg(long, default_value_t = 300)]
     ms: u64,
+    /// Seconds of each load of the minute
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
     /// Only the rows whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -48,6 +54,8 @@ enum Part {
     Flat,
     /// Throughput and delay of the stream, and of kdump
     Stream,
+    /// The fastest tracees for a minute each: whether a record is missing
+    Minute,
     /// Cost of a call by the eBPF backend, beside its own floor and other tools
     Ebpf,
     /// The same backend at a million records a second, with many processes, set and clear, delay
@@ -65,6 +73,9 @@ fn main() {
     }
     if wants(Part::Stream) {
         stream::run(&options);
+    }
+    if wants(Part::Minute) {
+        minute::run(&options);
     }
     if wants(Part::Ebpf) {
         ebpf::run_cost(&options);

@@ -67,6 +67,11 @@ impl Mount {
         thread::spawn(move || seen::read(file, how))
     }
 
+    /// Its backend.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.backend
+    }
+
     /// Records may be lost: nobody is stopped until there is room.
     pub(crate) fn loses(&self) -> bool {
         self.backend == "ebpf"

@@ -15,6 +15,8 @@ pub(crate) enum How {
     /// Keeps them; when the stream has ended, which is after the load has taken its time, checks them as `kdump --verify`
     /// does.
     Keeps,
+    /// Checks them as they come: as much as there may be of them.
+    Checks,
 }
 
 /// What a reader saw.
@@ -71,6 +73,7 @@ impl Seen {
 pub(crate) fn read(file: File, how: How) -> Seen {
     match how {
         How::Counts => count(file),
+        How::Checks => check(file),
         How::Keeps => check(&keep(file)[..]),
     }
 }

@@ -1,25 +1,17 @@
-//! The stream beside a pipe: how much of it a reader gets in a second, how soon it hears of a record; and kdump.
+//! The stream beside a pipe: how much of it a reader gets in a second, and how soon it hears of a record.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use ktrace::record;
-
-use crate::Options;
-use crate::load::{self, Load};
+use crate::load::Load;
 use crate::mount::Mount;
 use crate::table::{Table, median, ns, ratio, times};
+use crate::{Options, delay, kdump};
 
 /// Bytes that are let through in one round.
 const BULK: u64 = 256 << 20;
-/// Records whose delay is measured in a round, and the pause before each.
-const TICKS: usize = 200;
-const PAUSE: Duration = Duration::from_millis(2);
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
@@ -54,83 +46,71 @@ fn stream(mount: &Mount, mode: &str) -> (f64, f64) {
     let stat = mount.path(&format!("{}/stat", load.pid()));
     load.go();
     load.result();
-    let stat = std::fs::read_to_string(stat).unwrap();
-    let bytes = stat.lines().find_map(|l| l.strip_prefix("bytes ")).unwrap().trim().parse().unwrap();
-    let speed = cat(trace.into(), bytes);
+    let bytes = number(&std::fs::read_to_string(stat).unwrap(), "bytes");
+    let speed = cat(trace.into(), bytes as u64);
     (speed, speed / record as f64)
 }
 
-fn since_epoch() -> f64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as f64
-}
-
-/// Delay from a record's own time to the reader that waits for it.
-pub(crate) fn delay_of_stream(mount: &Mount, line: &str) -> f64 {
-    let mut load = Load::waiting(&words(&format!("ticks {TICKS} {}", PAUSE.as_micros())));
-    mount.ctl(load.pid(), line);
-    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+/// `cat` while two processes that eBPF traces make records as fast as they can: bytes in a second, and the share of the
+/// records that found no room.
+fn live(mount: &Mount, line: &str) -> (f64, f64) {
+    // The process's own stat is gone when all is read.
+    let totals = || {
+        let stat = std::fs::read_to_string(mount.path("stat")).unwrap();
+        ["bytes", "records", "lost"].map(|name| number(&stat, name))
+    };
+    let before = totals();
+    let mut load = Load::waiting(&words(line));
+    mount.ctl(load.pid(), "set default +inherit policy=drop backend=ebpf");
+    let trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+    let mut cat = Command::new("cat").stdin(Stdio::from(trace)).stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
     load.go();
-    let mut delays = Vec::new();
-    let mut buf = vec![0; 1 << 16];
-    while let Ok(n @ 1..) = trace.read(&mut buf) {
-        let now = since_epoch();
-        if let Ok(Some(header)) = record::decode_header(&buf[..n])
-            && header.ktr_type == record::KTR_SYSCALL
-        {
-            let time = header.stamp.time;
-            delays.push(now - (time.sec as f64 * 1e9 + time.nsec as f64));
-        }
-    }
-    median(&delays)
+    load.result();
+    assert!(cat.wait().unwrap().success());
+    let seconds = begun.elapsed().as_secs_f64();
+    let after = totals();
+    let [bytes, records, lost] = std::array::from_fn(|i| after[i] - before[i]);
+    (bytes / seconds, lost / (records + lost))
 }
 
-/// The same through a pipe: what a writer writes carries its time.
-pub(crate) fn delay_of_pipe() -> f64 {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let writing = thread::spawn(move || {
-        let mut writer = writer;
-        for _ in 0..TICKS {
-            thread::sleep(PAUSE);
-            std::io::Write::write_all(&mut writer, &since_epoch().to_le_bytes()).unwrap();
-        }
-    });
-    let mut reader = reader;
-    let mut delays = Vec::new();
-    let mut time = [0; 8];
-    while reader.read_exact(&mut time).is_ok() {
-        delays.push(since_epoch() - f64::from_le_bytes(time));
-    }
-    writing.join().unwrap();
-    median(&delays)
+/// The number of this name in a `stat`.
+fn number(stat: &str, name: &str) -> f64 {
+    let value = stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    value.parse().unwrap()
 }
 
-/// Records of a real program, how many there are, and of how many calls.
-fn recorded(mount: &Mount) -> (PathBuf, u64, u64) {
-    let mut load = Load::waiting(&words("rw1 40000"));
-    mount.ctl(load.pid(), "set default size=256M policy=drop +inherit backend=ptrace");
-    let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
-    load.go();
-    let path = load::program().with_extension("ktrace");
-    let bytes = std::io::copy(&mut trace, &mut File::create(&path).unwrap()).unwrap();
-    let all = std::fs::read(&path).unwrap();
-    assert_eq!(bytes, all.len() as u64);
-    let (mut records, mut calls) = (0, 0);
-    let mut at = 0;
-    while let Ok(Some(header)) = record::decode_header(&all[at..]) {
-        at += record::HEADER_LEN + header.len;
-        records += 1;
-        calls += u64::from(header.ktr_type == record::KTR_SYSCALL);
+/// Prints the table of records that are read while they are made, each in turns with a pipe whose writer is as busy.
+pub(crate) fn run_live(options: &Options, mount: &Mount) {
+    let mut table = Table::new("The stream, live, eBPF", &["", "ours", "a pipe", "ratio"]);
+    for (name, line, size) in [
+        ("cat, 2 processes, read/write 4096", "rw4k 200000 1 2", 4096),
+        ("cat, 2 processes, getppid", "getppid 1000000 1 2", 64),
+    ] {
+        let (mut ours, mut theirs, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            let (speed, share) = live(mount, line);
+            ours.push(speed);
+            lost.push(share);
+            theirs.push(pipe(size));
+        }
+        let shown = format!("{}, {:.1} % lost", mib(&ours), median(&lost) * 100.0);
+        table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
     }
-    (path, records, calls)
+}
+
+fn mib(figures: &[f64]) -> String {
+    format!("{:.0} MiB/s", median(figures) / (1 << 20) as f64)
 }
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    let mount = Mount::new("ptrace", "1024M");
     let mut table = Table::new("The stream", &["", "ours", "a pipe", "ratio"]);
-    for (name, mode, size) in
-        [("cat, records of 4 KiB", "big", 4096), ("cat, records of 72 bytes", "small", 64)]
-    {
+    let mount = Mount::new("ptrace", "1024M");
+    for (name, mode, size) in [
+        ("cat of a full ring, records of 4 KiB", "big", 4096),
+        ("cat of a full ring, records of 72 bytes", "small", 64),
+    ] {
         let (mut ours, mut theirs, mut rate) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {
             let (speed, records) = stream(&mount, mode);
@@ -138,67 +118,11 @@ pub(crate) fn run(options: &Options) {
             rate.push(records);
             theirs.push(pipe(size));
         }
-        let mib = |figures: &[f64]| format!("{:.0} MiB/s", median(figures) / (1 << 20) as f64);
         let shown = format!("{}, {:.2} M records/s", mib(&ours), median(&rate) / 1e6);
         table.row(&[name.to_owned(), shown, mib(&theirs), times(ratio(&ours, &theirs))]);
     }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        ours.push(delay_of_stream(&mount, "set syscall calls=getppid backend=ptrace"));
-        theirs.push(delay_of_pipe());
-    }
-    table.row(&[
-        "from a record to its reader".to_owned(),
-        ns(median(&ours)),
-        ns(median(&theirs)),
-        times(ratio(&ours, &theirs)),
-    ]);
-
-    let (path, records, calls) = recorded(&mount);
-    let (mut one, mut all) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        one.push(records as f64 / printed(Command::new(KDUMP).stdin(File::open(&path).unwrap())));
-        all.push(records as f64 / printed(Command::new(KDUMP).arg("-f").arg(&path)));
-    }
-    let rate = |figures: &[f64]| format!("{:.2} M records/s", median(figures) / 1e6);
-    table.row(&["kdump to text, standard input".to_owned(), rate(&one), String::new(), String::new()]);
-    table.row(&["kdump to text, a file".to_owned(), rate(&all), String::new(), String::new()]);
-    if let Some(theirs) = formatting(options.rounds) {
-        let ours = 1e9 / median(&one) * records as f64 / calls as f64;
-        let name = "formatting a call: kdump, strace".to_owned();
-        table.row(&[name, ns(ours), ns(theirs), times(ours / theirs)]);
-    }
-}
-
-const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
-
-/// Seconds until a command that prints has ended.
-fn printed(command: &mut Command) -> f64 {
-    let begun = Instant::now();
-    assert!(command.stdout(Stdio::null()).status().unwrap().success());
-    begun.elapsed().as_secs_f64()
-}
-
-/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
-fn formatting(rounds: usize) -> Option<f64> {
-    const TURNS: u64 = 20_000;
-    let user = |wrapper: &[String]| {
-        let before = user_time();
-        let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));
-        load.go();
-        let (calls, _) = load.result();
-        load.child.wait().unwrap();
-        (user_time() - before) / calls as f64
-    };
-    Command::new("strace").arg("--version").stdout(Stdio::null()).status().ok()?;
-    let strace = words("strace -f -o /dev/null");
-    let figures: Vec<f64> = (0..rounds).map(|_| user(&strace) - user(&[])).collect();
-    Some(median(&figures))
-}
-
-/// Nanoseconds of user time of all children so far.
-fn user_time() -> f64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
-    let time = usage.user_time();
-    time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3
+    delay::rows(options, &mount, "ptrace", |name, ours, theirs| {
+        table.row(&[name.to_owned(), ns(median(ours)), ns(median(theirs)), times(ratio(ours, theirs))]);
+    });
+    kdump::run(options, &mount);
 }

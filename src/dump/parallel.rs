@@ -19,7 +19,17 @@ const PIECE: usize = 1 << 20;
 struct Piece {
     records: Vec<u8>,
     printer: Printer,
-    lines: Sender<Vec<u8>>,
+    /// Where the lines go: empty, with the room that others took before.
+    text: Vec<u8>,
+    printed: Sender<Printed>,
+}
+
+/// A piece's lines, and its records, whose room is used again: to get it from the kernel each time, page by page, takes as
+/// long as to print.
+#[derive(Default)]
+struct Printed {
+    records: Vec<u8>,
+    text: Vec<u8>,
 }
 
 /// Prints `input` to its end with `threads` threads beside the calling one. Gives what is wrong with the stream, after all
@@ -38,12 +48,16 @@ pub fn print_parallel(
         let (pieces, work) = unbounded::<Piece>();
         for _ in 0..threads.max(1) {
             let work = work.clone();
-            scope.spawn(move || work.iter().for_each(print));
+            scope.spawn(move || {
+                let mut decoder = Decoder::new();
+                work.iter().for_each(|piece| print(piece, &mut decoder));
+            });
         }
         drop(work);
         let mut under_way = VecDeque::new();
         let mut decoder = Decoder::new();
         let mut records = Vec::new();
+        let mut spare = Vec::new();
         // How much of the stream came before `records`.
         let mut before = 0;
         loop {
@@ -63,16 +77,19 @@ pub fn print_parallel(
                     Err(e) => break Some(e.to_string()),
                 }
             };
-            let rest = records.split_off((decoder.taken() - before) as usize);
+            let Printed { records: mut rest, text } = spare.pop().unwrap_or_default();
+            let whole = (decoder.taken() - before) as usize;
+            rest.extend_from_slice(&records[whole..]);
+            records.truncate(whole);
             before = decoder.taken();
-            let (lines, printed) = bounded(1);
-            under_way.push_back(printed);
+            let (printed, lines) = bounded(1);
+            under_way.push_back(lines);
+            let records = std::mem::replace(&mut records, rest);
             // They work until this end is closed.
-            let _ =
-                pieces.send(Piece { records: std::mem::replace(&mut records, rest), printer: start, lines });
+            let _ = pieces.send(Piece { records, printer: start, text, printed });
             let ended = n == 0 || fault.is_some();
             while under_way.len() > if ended { 0 } else { 2 * threads } {
-                write_next(&mut under_way, out)?;
+                spare.extend(write_next(&mut under_way, out)?);
             }
             if ended {
                 return Ok(fault.or_else(|| decoder.finish().err().map(|e| e.to_string())));
@@ -81,23 +98,29 @@ pub fn print_parallel(
     })
 }
 
-/// Writes the lines of the oldest piece.
-fn write_next(under_way: &mut VecDeque<Receiver<Vec<u8>>>, out: &mut dyn Write) -> io::Result<()> {
-    let lines = under_way.pop_front().and_then(|printed| printed.recv().ok());
-    out.write_all(&lines.unwrap_or_default())
+/// Writes the lines of the oldest piece, and gives back what held it, empty.
+fn write_next(
+    under_way: &mut VecDeque<Receiver<Printed>>,
+    out: &mut dyn Write,
+) -> io::Result<Option<Printed>> {
+    let Some(mut printed) = under_way.pop_front().and_then(|lines| lines.recv().ok()) else {
+        return Ok(None);
+    };
+    out.write_all(&printed.text)?;
+    printed.records.clear();
+    printed.text.clear();
+    Ok(Some(printed))
 }
 
-fn print(piece: Piece) {
-    let Piece { records, mut printer, lines } = piece;
-    let mut decoder = Decoder::new();
+fn print(piece: Piece, decoder: &mut Decoder) {
+    let Piece { records, mut printer, mut text, printed } = piece;
     decoder.feed(&records);
-    let mut text = Vec::with_capacity(2 * records.len());
     // They were decoded once: there is nothing wrong with them.
     while let Ok(Some(record)) = decoder.next_record() {
         printer.record(&record, &mut text);
     }
     // Whoever waited may have given up.
-    let _ = lines.send(text);
+    let _ = printed.send(Printed { records, text });
 }
 
 /// Reads until the buffer is full or the input ends.

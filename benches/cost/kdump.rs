@@ -1,0 +1,179 @@
+//! kdump: records in a second, its memory, and what it computes for a call beside what strace does.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use ktrace::record;
+
+use crate::Options;
+use crate::cost::there;
+use crate::flat::words;
+use crate::load::{self, Load};
+use crate::mount::Mount;
+use crate::table::{Table, median, ns, times};
+
+const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
+/// Turns of the load that is recorded.
+const TURNS: u64 = 80_000;
+/// The large input is so many streams like the small one, one after the other: long enough that its time is that of printing.
+const TIMES: usize = 10;
+
+/// A file of records, gone with this.
+struct Recorded {
+    path: PathBuf,
+    bytes: u64,
+    records: u64,
+    calls: u64,
+}
+
+impl Recorded {
+    /// Of a real program.
+    fn new(mount: &Mount) -> Recorded {
+        let mut load = Load::waiting(&words(&format!("rw1 {TURNS}")));
+        mount.ctl(load.pid(), "set default size=256M policy=drop +inherit backend=ptrace");
+        let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
+        load.go();
+        let mut all = Vec::new();
+        let mut buf = vec![0; 1 << 20];
+        while let Ok(n @ 1..) = trace.read(&mut buf) {
+            all.extend_from_slice(&buf[..n]);
+        }
+        let (mut records, mut calls) = (0, 0);
+        let mut at = 0;
+        while let Ok(Some(header)) = record::decode_header(&all[at..]) {
+            at += record::HEADER_LEN + header.len;
+            records += 1;
+            calls += u64::from(header.ktr_type == record::KTR_SYSCALL);
+        }
+        Recorded::written(&all, 1, records, calls)
+    }
+
+    fn written(stream: &[u8], times: usize, records: u64, calls: u64) -> Recorded {
+        let path = load::program().with_extension(format!("ktrace.{times}"));
+        let mut file = File::create(&path).unwrap();
+        for _ in 0..times {
+            file.write_all(stream).unwrap();
+        }
+        let n = times as u64;
+        Recorded { path, bytes: n * stream.len() as u64, records: n * records, calls: n * calls }
+    }
+
+    fn times(&self, times: usize) -> Recorded {
+        Recorded::written(&std::fs::read(&self.path).unwrap(), times, self.records, self.calls)
+    }
+
+    fn size(&self) -> String {
+        format!("{} MiB", self.bytes >> 20)
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// From where kdump reads: from a file it prints on all cores.
+#[derive(Clone, Copy)]
+enum From {
+    Stdin,
+    File,
+}
+
+/// `program` with kdump and its input.
+fn kdump(program: &[&Path], from: From, path: &Path) -> Command {
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]);
+    match from {
+        From::Stdin => command.stdin(File::open(path).unwrap()),
+        From::File => command.arg("-f").arg(path),
+    };
+    command
+}
+
+/// Records in a second.
+fn printed(from: From, of: &Recorded) -> f64 {
+    let mut command = kdump(&[Path::new(KDUMP)], from, &of.path);
+    let begun = Instant::now();
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    of.records as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// The most memory that kdump had, in KiB: asked by a small parent, for a child's figure begins with its parent's.
+fn peak(from: From, of: &Recorded) -> f64 {
+    let output =
+        kdump(&[load::program(), Path::new("peak"), Path::new(KDUMP)], from, &of.path).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// Prints the table.
+pub(crate) fn run(options: &Options, mount: &Mount) {
+    let mut table = Table::new("kdump", &["", "median", "compared with", "ratio"]);
+    let small = Recorded::new(mount);
+    let large = small.times(TIMES);
+    let cores = std::thread::available_parallelism().unwrap();
+    let ways = [
+        (From::Stdin, "standard input, one core".to_owned()),
+        (From::File, format!("a file, {cores} cores")),
+    ];
+    let mut alone = 0.0;
+    for (from, name) in &ways {
+        let rate = median(&(0..options.rounds).map(|_| printed(*from, &large)).collect::<Vec<_>>());
+        let shown = |rate: f64| format!("{:.2} M records/s", rate / 1e6);
+        let (with, than) = if alone > 0.0 {
+            (format!("one core {}", shown(alone)), rate / alone)
+        } else {
+            (String::new(), 0.0)
+        };
+        table.row(&[format!("to text, {name}, {}", large.size()), shown(rate), with, times(than)]);
+        alone = rate;
+    }
+    for (from, name) in &ways {
+        let most = |of| median(&(0..options.rounds).map(|_| peak(*from, of)).collect::<Vec<_>>());
+        let (little, much) = (most(&small), most(&large));
+        let mib = |kib: f64| format!("{:.1} MiB", kib / 1024.0);
+        table.row(&[
+            format!("peak memory, {name}, {}", large.size()),
+            mib(much),
+            format!("{}: {}", small.size(), mib(little)),
+            times(much / little),
+        ]);
+    }
+    if let Some(theirs) = formatting(options.rounds) {
+        let rate = median(&(0..options.rounds).map(|_| printed(From::Stdin, &large)).collect::<Vec<_>>());
+        let ours = 1e9 / rate * large.records as f64 / large.calls as f64;
+        table.row(&[
+            "formatting a call".to_owned(),
+            ns(ours),
+            format!("strace {}", ns(theirs)),
+            times(ours / theirs),
+        ]);
+    }
+}
+
+/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
+fn formatting(rounds: usize) -> Option<f64> {
+    const TURNS: u64 = 20_000;
+    let user = |wrapper: &[String]| {
+        let before = user_time();
+        let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));
+        load.go();
+        let (calls, _) = load.result();
+        load.child.wait().unwrap();
+        (user_time() - before) / calls as f64
+    };
+    let strace = there("strace").then(|| words("strace -f -o /dev/null"))?;
+    let figures: Vec<f64> = (0..rounds).map(|_| user(&strace) - user(&[])).collect();
+    Some(median(&figures))
+}
+
+/// Nanoseconds of user time of all children so far.
+fn user_time() -> f64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+    let time = usage.user_time();
+    time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3
+}
