@@ -58,7 +58,7 @@ const LONG_NS: u64 = 2_000_000;
 const CREDIT: Duration = Duration::from_millis(5);
 const CREDIT_EACH: f64 = 0.03;
 /// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
-const SHY: Duration = Duration::from_millis(100);
+const SHY: Duration = SPARE_FOR;
 const SHY_MAX: Duration = Duration::from_secs(300);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
@@ -154,6 +154,8 @@ impl Pace {
             let long = if until.elapsed() > long * 10 { SHY } else { long };
             log::debug!("thread {tid}: kept from its cpu; nothing is tried for {long:?}");
             self.shy = (Instant::now() + long, (long * 2).min(SHY_MAX));
+            // From now on: what was to spare before says nothing.
+            self.looked = idle().map(|idle| (Instant::now(), idle));
             return self.begin();
         }
         self.look_whose(tid != before);
@@ -253,14 +255,14 @@ impl Pace {
             return running().is_some_and(|running| running < cpus());
         }
         let passed = self.looked.map_or(SPARE_FOR, |(since, _)| since.elapsed());
-        if passed < SPARE_FOR {
+        if passed < SPARE_FOR || self.shy.0 > Instant::now() {
             return false;
         }
         let looked = idle().map(|idle| (Instant::now(), idle));
         let before = std::mem::replace(&mut self.looked, looked);
         let (Some((_, before)), Some((_, now))) = (before, looked) else { return false };
         let spare = now.saturating_sub(before).as_secs_f64() / passed.as_secs_f64();
-        spare >= SPARE_CPUS && self.shy.0 <= Instant::now()
+        spare >= SPARE_CPUS
     }
 
     /// Whether this thread has been kept from its cpu for longer than near is worth.

@@ -72,3 +72,15 @@ fn a_spinner_that_sleeps_leaves_its_place_to_another() {
     drop(other);
     assert_eq!(one.spin(), Some(SPIN));
 }
+
+#[test]
+fn a_thread_kept_from_its_cpu_tries_near_again_only_where_there_is_a_cpu_to_spare_since() {
+    let mut pace = Pace::new(true);
+    pace.looked = Some((Instant::now() - SPARE_FOR * 2, Duration::ZERO));
+    pace.shy.0 = Instant::now() + Duration::from_secs(60);
+    let before = pace.looked;
+    assert!(!pace.may_try(), "it was kept from its cpu");
+    assert_eq!(pace.looked, before, "what is to spare is reckoned from there, not from each question");
+    pace.shy.0 = Instant::now();
+    assert!(pace.may_try(), "much was idle since");
+}
