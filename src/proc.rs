@@ -208,6 +208,15 @@ pub fn threads(pid: i32) -> Result<Vec<i32>> {
     numbers(&format!("/proc/{pid}/task")).map_err(|e| gone_io(pid, &e))
 }
 
+/// Whether every thread of this process is on its way out, or it is gone. It is no zombie yet while its memory is taken down.
+pub fn is_ending(pid: i32) -> bool {
+    /// `PF_EXITING` of the kernel's include/linux/sched.h: set before anybody is told that the thread ends.
+    const EXITING: u32 = 4;
+    let ends = |tid: &i32| Stat::of(*tid).map_or(true, |stat| stat.flags & EXITING != 0);
+    // Mostly the first says it.
+    ends(&pid) && threads(pid).map_or(true, |tids| tids.iter().all(ends))
+}
+
 /// Whether `tid` is a thread of the process `pid`, be it a zombie. Needs no descriptor.
 pub(crate) fn has_thread(pid: i32, tid: i32) -> bool {
     fs::metadata(format!("/proc/{pid}/task/{tid}")).is_ok()

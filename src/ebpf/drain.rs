@@ -186,8 +186,8 @@ impl Drain {
                 }
             }
         }
-        if proc.id.check().is_err() {
-            // It may have died before the kernel's side knew it: then nobody will tell.
+        if proc.id.check().is_err() || proc::is_ending(pid) {
+            // It may have ended before the kernel's side knew it: then nobody will tell.
             self.release(pid);
             return Err(Error::Gone { pid });
         }
@@ -295,7 +295,7 @@ impl Drain {
             if !slot.watched.is_empty() {
                 continue;
             }
-            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE {
+            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE && slot.is_settled() {
                 self.maps.close(at as u32);
                 if let Some(rings) = slot.leave(&self.epoll) {
                     leaving.push((at, rings));
@@ -335,9 +335,14 @@ impl Drain {
     fn bury(&mut self) {
         let mut dead = Vec::new();
         for slot in self.slots.iter().flatten() {
-            dead.extend(slot.watched.keys().copied().filter(|&pid| !self.maps.knows(pid)));
+            let is_dead = |(pid, watched): &(&i32, &Watched)| {
+                !self.maps.knows(**pid) || watched.proc.as_ref().is_some_and(|proc| proc.id.check().is_err())
+            };
+            dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| *pid));
         }
         for pid in dead {
+            // Where it is still known, somebody else may get its number.
+            self.maps.release(pid);
             let Some(at) = self.find(pid) else { continue };
             self.settle_slot(at);
             let Some(Watched { proc: Some(proc), .. }) = self.forget(at, pid) else { continue };

@@ -1,6 +1,7 @@
 //! What is to be said of the eBPF backend alone: the same records as with ptrace, a loss that is told to the record, and
 //! processes that others trace.
 
+mod ending;
 mod fault;
 mod loss;
 mod privilege;

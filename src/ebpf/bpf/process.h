@@ -25,17 +25,20 @@ static __always_inline bool has_share(u32 share)
 
 static __always_inline bool enter(u32 tgid, struct proc *new)
 {
-	/* Of one whose end nobody saw. */
-	struct proc *old = bpf_map_lookup_elem(&procs, &tgid);
-	u32 former = old ? old->share : 0;
-
-	if ((!former && !has_share(new->share)) || bpf_map_update_elem(&procs, &tgid, new, BPF_ANY))
+	if (!has_share(new->share) || bpf_map_update_elem(&procs, &tgid, new, BPF_NOEXIST))
 		return false;
 	count(new->share, 1);
-	if (former)
-		count(former, -1);
+	bpf_map_delete_elem(&fatals, &tgid);
 	set_bit(&traced, tgid);
 	return true;
+}
+
+static __always_inline void end(u32 tgid, u32 share)
+{
+	clear_bit(&traced, tgid);
+	if (bpf_map_delete_elem(&procs, &tgid) == 0)
+		count(share, -1);
+	bpf_map_delete_elem(&fatals, &tgid);
 }
 
 SEC("tp_btf/sched_process_fork")
@@ -48,6 +51,10 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 
 	if (tgid == new)
 		return 0;
+	/* Of one whose end nobody saw: who gets its number is not traced by that. */
+	p = proc_of(new);
+	if (p)
+		end(new, p->share);
 	p = proc_of(tgid);
 	if (!p || !(p->flags & PROC_INHERIT))
 		return 0;
@@ -80,14 +87,6 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 			__sync_fetch_and_add(&to.sink->untraced, 1);
 	}
 	return 0;
-}
-
-static __always_inline void end(u32 tgid, u32 share)
-{
-	clear_bit(&traced, tgid);
-	if (bpf_map_delete_elem(&procs, &tgid) == 0)
-		count(share, -1);
-	bpf_map_delete_elem(&fatals, &tgid);
 }
 
 /* The strings of an exec, on their way: not on the stack, as with `moves`. */
@@ -206,9 +205,12 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 			remember(tid, &copy);
 		}
 	}
-	if (former != tid && is_filtered((void *)bpf_get_current_task_btf())) {
-		put_bit(&known, tid, true);
-		put_bit(&inside, tid, true);
+	if (former != tid) {
+		bool filtered = is_filtered((void *)bpf_get_current_task_btf());
+		put_bit(&known, tid, filtered);
+		put_bit(&inside, tid, filtered);
+		put_bit(&known, former, false);
+		put_bit(&inside, former, false);
 	}
 	u32 secure = BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec);
 	bool ended = secure && !(p->flags & PROC_ROOTS);
