@@ -183,7 +183,7 @@ impl Maps {
 
     /// Where the entries of this owner are counted.
     fn share(&mut self, owner: u32) -> Option<u32> {
-        let unused = |at: usize| self.shares.word(8 * (at + 1)).load(Ordering::SeqCst) == 0;
+        let unused = |at: usize| self.shares.word(8 * (at + 1)).load(Ordering::SeqCst) as i64 <= 0;
         let at = match self.owners.iter().position(|&one| one == owner) {
             Some(at) => at,
             None => (0..SLOTS as usize).find(|&at| unused(at))?,
@@ -197,8 +197,9 @@ impl Maps {
 
     /// As the programs do it: no owner has more entries than are free.
     fn has_share(&self, share: u32) -> bool {
-        let count = |at: u32| self.shares.word(8 * at as usize).load(Ordering::SeqCst);
-        count(0) + count(share) < u64::from(self.most)
+        // One that ended while it was entered may have been counted out twice: less than none is none.
+        let count = |at: u32| self.shares.word(8 * at as usize).load(Ordering::SeqCst) as i64;
+        count(0).saturating_add(count(share)) < i64::from(self.most)
     }
 
     fn count(&self, share: u32, by: i64) {

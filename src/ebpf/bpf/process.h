@@ -20,7 +20,7 @@ static __always_inline bool has_share(u32 share)
 	u32 zero = 0;
 	u64 *all = bpf_map_lookup_elem(&shares, &zero), *own = bpf_map_lookup_elem(&shares, &share);
 
-	return all && own && *all + *own < procs_max;
+	return all && own && (s64)(*all + *own) < (s64)procs_max;
 }
 
 static __always_inline bool enter(u32 tgid, struct proc *new)
