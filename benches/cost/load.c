@@ -60,7 +60,7 @@ static void *turns(void *unused)
 	struct iovec small[1024];
 	for (int i = 0; i < 1024; i++)
 		small[i] = (struct iovec){ data + 8 * i, 8 };
-	size_t size = is("rw4k") ? 4096 : is("rw4088") ? 4088 : 1;
+	size_t size = is("rw4k") ? 4096 : 1;
 	long long due = now();
 	long i;
 	for (i = 0; i < n; i++) {

@@ -12,9 +12,8 @@ type Of = (&'static str, &'static str, u64);
 
 /// 4 KiB of data are two records: a record's data and its head together are no more than a page.
 const STOPPED: [Of; 2] = [("getppid", "getppid T 1", 2), ("read/write 4096", "rw4k T 1", 4)];
-/// Here data is one record: where the first of a call's has no room the rest is not made, and nobody could tell how many were.
 const WATCHED: [Of; 2] =
-    [("getppid, 2 processes", "getppid T 1 2", 2), ("read/write 4088, 2 processes", "rw4088 T 1 2", 3)];
+    [("getppid, 2 processes", "getppid T 1 2", 2), ("read/write 4096, 2 processes", "rw4k T 1 2", 4)];
 
 /// What one load left, its calls and the nanoseconds they took.
 fn traced(mount: &Mount, line: &str, how: How, load: &str, time: &str) -> (Seen, u64, f64) {
