@@ -295,12 +295,12 @@ impl Drain {
             if !slot.watched.is_empty() {
                 continue;
             }
-            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE && slot.is_settled() {
+            if slot.empty.get_or_insert_with(Instant::now).elapsed() > GRACE
+                && let Some(rings) = slot.leave(&self.epoll)
+            {
                 self.maps.close(at as u32);
-                if let Some(rings) = slot.leave(&self.epoll) {
-                    leaving.push((at, rings));
-                    self.slots[at] = None;
-                }
+                leaving.push((at, rings));
+                self.slots[at] = None;
             }
         }
         self.vacate(leaving);
@@ -310,7 +310,7 @@ impl Drain {
         }
     }
 
-    /// True while there is a ring.
+    /// True while there is no ring, and no program attached.
     pub(super) fn is_idle(&self) -> bool {
         self.attached.is_none() && self.leaving.is_empty() && self.slots.iter().all(Option::is_none)
     }

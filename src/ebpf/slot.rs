@@ -114,14 +114,9 @@ impl Slot {
         self.lanes.iter().all(is_read)
     }
 
-    /// True where its rings are all in their places.
-    pub(super) fn is_settled(&self) -> bool {
-        self.change.as_ref().is_none_or(Change::is_done)
-    }
-
     /// The rings and their memory, once they are all in their places, and nobody writes into them any more.
     pub(super) fn leave(&mut self, epoll: &Epoll) -> Option<Rings> {
-        if !self.is_settled() {
+        if self.change.as_ref().is_some_and(|change| !change.is_done()) {
             return None;
         }
         let lanes = std::mem::take(&mut self.lanes);

@@ -89,11 +89,11 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
-/* The strings of an exec, on their way: not on the stack, as with `moves`. */
 /* Not `scratches`: where an exec can be preempted (src/ebpf/load.rs), another process's call may use that meanwhile. */
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
 	__type(key, u32); __type(value, struct scratch); } execs SEC(".maps");
 
+/* The strings of an exec, on their way: not on the stack, as with `moves`. */
 struct strings {
 	u64 addr, end;
 	u64 sofar;
