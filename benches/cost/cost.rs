@@ -43,6 +43,17 @@ pub(crate) fn with_turns(words: &[String], turns: u64) -> Vec<String> {
     words.iter().map(|w| if w == "N" { turns.to_string() } else { w.clone() }).collect()
 }
 
+/// True of a load that makes processes first, of which each then makes the turns.
+fn makes_processes(words: &[String]) -> bool {
+    words[0] != "run" && words.len() > 3
+}
+
+fn middle(turns: &[u64]) -> u64 {
+    let mut turns = turns.to_vec();
+    turns.sort_unstable();
+    turns[turns.len() / 2]
+}
+
 /// Nanoseconds for a call, or for one run where the load is a command.
 pub(crate) fn per_call((calls, elapsed): (u64, f64)) -> f64 {
     elapsed / calls as f64
@@ -125,7 +136,7 @@ pub(crate) fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) 
             load.result()
         }
         // A load that starts no processes would be the bare loop's once more.
-        Tool::Loop(_, Apart::Yes) if words[0] == "run" || words.len() < 4 => return NOT_MEASURED,
+        Tool::Loop(_, Apart::Yes) if !makes_processes(words) => return NOT_MEASURED,
         Tool::Loop(wait, apart) => {
             let mut load = Load::waiting(&args);
             let (pid, wait, apart) = (load.pid(), *wait, *apart);
@@ -182,7 +193,12 @@ pub(crate) fn table<T>(
                 ((options.ms as f64 * 1e6 / pilot) as u64 / 2).div_ceil(copies).max(2)
             }
         };
-        let turns: Vec<u64> = tools.iter().map(|(_, tool)| turns(tool)).collect();
+        let mut turns: Vec<u64> = tools.iter().map(|(_, tool)| turns(tool)).collect();
+        if makes_processes(&words) {
+            // A round is births too: who made fewer turns would pay for more births in each.
+            let one = middle(&turns);
+            turns.fill(one);
+        }
         let mut figures: Vec<Vec<f64>> = vec![Vec::new(); tools.len()];
         for _ in 0..options.rounds {
             for (i, (_, tool)) in tools.iter().enumerate() {
