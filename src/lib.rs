@@ -38,6 +38,7 @@ pub mod error;
 pub mod facility;
 pub mod hooks;
 pub mod launch;
+mod pids;
 pub mod policy;
 pub mod proc;
 pub mod ptrace;

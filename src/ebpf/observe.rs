@@ -1,7 +1,5 @@
 //! From an event of the kernel's side to the hooks: what it means for the stream, and for the table of processes.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use super::event::{self, Event, Head};
 use super::kernel::{Entry, Maps};
 use crate::cred;
 use crate::hooks::{self, At, Recorder};
+use crate::pids::Pids;
 use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::{self, Psig, Stamp, Time};
 use crate::sink::Sink;
@@ -24,27 +23,6 @@ pub(super) const STEP_MIN: i64 = 1_000_000;
 
 /// How often it is said at most that too many are traced.
 const WARN: Duration = Duration::from_secs(10);
-
-/// Keyed by numbers of processes, which nobody can choose so that they collide: found for each event, so quickly.
-pub(super) type Pids<T> = HashMap<i32, T, BuildHasherDefault<ByPid>>;
-
-#[derive(Default)]
-pub(super) struct ByPid(u64);
-
-impl Hasher for ByPid {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_i32(i32::from(byte)));
-    }
-
-    fn write_i32(&mut self, pid: i32) {
-        self.0 = (self.0 ^ pid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// A process whose events go into one ring.
 pub(super) struct Watched {

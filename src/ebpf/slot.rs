@@ -9,10 +9,11 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::kernel::Maps;
 use super::merge::{self, Lane, Source};
-use super::observe::{Pids, Watched};
+use super::observe::Watched;
 use super::places::{Change, RINGS};
 use super::ring::Ring;
 use crate::error::{Error, Result};
+use crate::pids::Pids;
 use crate::sink::{Room, Sink};
 
 /// Least and most bytes of the rings of a sink. Their memory is all there from the start, so where there are many they begin

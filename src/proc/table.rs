@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{ProcId, Trace};
+use crate::pids::Pids;
 use crate::sink::{End, Held, Sink, Waker};
 use crate::syscall::Abi;
 
@@ -284,7 +284,7 @@ impl Proc {
 /// All of them, by process id.
 #[derive(Debug)]
 pub struct ProcTable {
-    procs: Mutex<HashMap<i32, Arc<Proc>>>,
+    procs: Mutex<Pids<Arc<Proc>>>,
     linger: Duration,
 }
 

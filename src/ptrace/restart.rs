@@ -12,7 +12,6 @@
 //! the timeout begins again, but once it is over the next stop ends the call, with the result that a timeout has. So a
 //! sleep takes at most twice its time; docs/ptrace.md, "Limits", has the exceptions. When it began is remembered across a detach ([`Sleeps`]).
 
-use std::collections::HashMap;
 use std::fs;
 
 use libc::user_regs_struct;
@@ -21,6 +20,7 @@ use parking_lot::Mutex;
 use super::stop::Stopped;
 use super::task::{Task, now};
 use super::timeout::Timeout;
+use crate::pids::Pids;
 use crate::record::Time;
 
 /// `ERESTARTNOHAND` of the kernel's errno.h.
@@ -79,7 +79,7 @@ const SLEEPS_MAX: usize = 4096;
 /// The sleeps of threads that were let go, by thread.
 #[derive(Debug, Default)]
 pub(super) struct Sleeps {
-    by_tid: Mutex<HashMap<i32, Sleep>>,
+    by_tid: Mutex<Pids<Sleep>>,
 }
 
 impl Sleeps {

@@ -105,10 +105,13 @@ pub(super) fn set_registers(tid: i32, regs: &libc::user_regs_struct) -> nix::Res
 /// `__WNOTHREAD`: without it another tracer thread's stop can be taken from it.
 pub(super) fn wait(flags: i32) -> nix::Result<Option<(i32, i32)>> {
     let mut status = 0;
-    // SAFETY: `status` has room for the status.
-    let tid =
-        Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::__WALL | libc::__WNOTHREAD | flags) })?;
-    Ok((tid != 0).then_some((tid, status)))
+    let flags = libc::__WALL | libc::__WNOTHREAD | flags;
+    // Not waitpid(3), a cancellation point: the C library would note twice that this thread may not be cancelled.
+    // SAFETY: `status` has room for the status, and no usage is asked for.
+    let tid = Errno::result(unsafe {
+        libc::syscall(libc::SYS_wait4, -1, &mut status, flags, ptr::null_mut::<libc::rusage>())
+    })?;
+    Ok((tid != 0).then_some((tid as i32, status)))
 }
 
 /// Copies the memory of a process at `addr` into `out`; the count is short where the rest faults.

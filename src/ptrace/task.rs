@@ -1,6 +1,5 @@
 //! What a tracer thread knows of each thread and each process it traces.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::stop::Traced;
 use super::switches::Switches;
 use crate::facility::Facs;
 use crate::hooks::At;
+use crate::pids::PidSet;
 use crate::proc::{Proc, Trace};
 use crate::record::{Comm, Psig, Stamp, Time};
 use crate::syscall::{self, Abi, Syscall};
@@ -192,7 +192,7 @@ pub(super) struct Group {
     pub(super) proc: Arc<Proc>,
     pub(super) meter: Arc<Meter>,
     pub(super) trace: Option<Arc<Trace>>,
-    pub(super) threads: HashSet<i32>,
+    pub(super) threads: PidSet,
     /// Who waits for a change to be in force, and for which threads.
     pub(super) changes: Vec<Pending>,
     /// Threads were seized since all of them were last looked at: each may have been making another one (hazard 2).
@@ -204,7 +204,7 @@ pub(super) struct Group {
 /// A change that is not in force in all threads yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) left: HashSet<i32>,
+    pub(super) left: PidSet,
     pub(super) in_force: Sender<()>,
 }
 
@@ -214,7 +214,7 @@ impl Group {
             proc,
             meter,
             trace,
-            threads: HashSet::new(),
+            threads: PidSet::default(),
             changes: Vec::new(),
             unsure: false,
             filtered: false,

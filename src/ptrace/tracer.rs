@@ -5,7 +5,6 @@
 mod attach;
 mod events;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -21,6 +20,7 @@ use super::stop::{self, Change, Stop, Stopped};
 use super::task::{Group, Pending, Task, now, ns_between};
 use super::{Command, Handle, Meter, Shared, switches, sys};
 use crate::error::Result;
+use crate::pids::{PidSet, Pids};
 use crate::proc::{Proc, Trace};
 use crate::record::Time;
 
@@ -38,10 +38,10 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         commands,
         observer,
         pace,
-        tasks: HashMap::new(),
-        groups: HashMap::new(),
-        early: HashMap::new(),
-        strangers: HashSet::new(),
+        tasks: Pids::default(),
+        groups: Pids::default(),
+        early: Pids::default(),
+        strangers: PidSet::default(),
         ticks: None,
         looked: Instant::now(),
         owes: false,
@@ -56,17 +56,17 @@ struct Tracer {
     observer: Observer,
     pace: Pace,
     /// Traced threads by id.
-    tasks: HashMap<i32, Task>,
+    tasks: Pids<Task>,
     /// Traced processes by id.
-    groups: HashMap<i32, Group>,
+    groups: Pids<Group>,
     /// Stops of new threads whose parent's event has not come yet.
-    early: HashMap<i32, (Stopped, Stop)>,
+    early: Pids<(Stopped, Stop)>,
     /// Wakes this thread while context switches are wanted of a thread.
     ticks: Option<Timer>,
     /// When it last looked for them. A tick is heard only while it sleeps, which it may not for long.
     looked: Instant,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
-    strangers: HashSet<i32>,
+    strangers: PidSet,
     /// Somebody waits for a change to be in force.
     owes: bool,
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::error::Error;
+use crate::pids::PidSet;
 use crate::proc::{self, Stat};
 use crate::ptrace::stop::Traced;
 use crate::ptrace::task::{comm_of, needs_calls};
@@ -49,7 +50,7 @@ impl Tracer {
         self.watch_switches(pid);
         let Some(group) = self.groups.get_mut(&pid) else { return Ok(()) };
         let interrupted = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
-        let left: HashSet<i32> = group.threads.iter().filter(interrupted).copied().collect();
+        let left: PidSet = group.threads.iter().filter(interrupted).copied().collect();
         group.changes.push(Pending { left, in_force });
         self.due(pid);
         Ok(())
@@ -82,7 +83,7 @@ impl Tracer {
             }
             let Some(group) = self.groups.get_mut(&pid) else { return };
             let is_held = |tid: &&i32| self.tasks.get(tid).is_some_and(|task| task.interrupted);
-            let new: HashSet<i32> = group.threads.difference(&known).filter(is_held).copied().collect();
+            let new: PidSet = group.threads.difference(&known).filter(is_held).copied().collect();
             for pending in group.changes.iter_mut().filter(|pending| pending.left.is_empty()) {
                 pending.left.clone_from(&new);
             }
