@@ -34,8 +34,8 @@ use crate::stream::TraceFile;
 /// What the administrator chose at mount time.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes of a ring where `size=` is not given.
-    pub size: usize,
+    /// Bytes of a ring where `size=` is not given; `None` for [`crate::sink::SIZE_DEFAULT`], which may grow.
+    pub size: Option<usize>,
     /// Bytes of all rings together.
     pub mem: usize,
     /// How long the records of a dead process stay readable.

@@ -35,6 +35,8 @@ use tally::{Tally, note};
 pub const SIZE_MIN: usize = 16 << 10;
 /// Default bytes of a ring.
 pub const SIZE_DEFAULT: usize = 4 << 20;
+/// To which a ring of the default size may grow where a reader is late (docs/decisions/late-readers.md).
+pub const SIZE_GROWN: usize = 64 << 20;
 /// Most bytes of a ring.
 pub const SIZE_MAX: usize = 1 << 30;
 
@@ -109,6 +111,7 @@ pub struct File {
 pub struct Sink {
     id: u64,
     owner: u32,
+    size: usize,
     file: OnceLock<File>,
     budget: Arc<Budget>,
     given_up: Option<Sender<u64>>,
@@ -118,6 +121,8 @@ pub struct Sink {
 
 struct State {
     ring: Ring,
+    /// To which the ring may grow.
+    most: usize,
     policy: Policy,
     writers: usize,
     end: Option<End>,
@@ -182,6 +187,7 @@ impl Sink {
         })?;
         let state = State {
             ring,
+            most: size,
             policy,
             writers: 0,
             end: None,
@@ -201,7 +207,14 @@ impl Sink {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let budget = Arc::clone(budget);
         let state = Mutex::new(state);
-        Ok(Arc::new(Sink { id, owner, file: OnceLock::new(), budget, given_up, state, room: Condvar::new() }))
+        let (file, room) = (OnceLock::new(), Condvar::new());
+        Ok(Arc::new(Sink { id, owner, size, file, budget, given_up, state, room }))
+    }
+
+    /// Lets its ring grow up to `most` bytes where a record has no room though somebody reads, and the policy is not to
+    /// wait for that reader, nor to overwrite what it has not read.
+    pub fn let_grow(&self, most: usize) {
+        self.state.lock().most = most.clamp(self.size, SIZE_MAX);
     }
 
     /// A number that no other sink of this process has.
@@ -238,9 +251,9 @@ impl Sink {
         self.room.notify_all();
     }
 
-    /// Bytes of its ring.
+    /// Bytes of its ring as it was made: [`Counts::memory`] says what it has grown to.
     pub fn size(&self) -> usize {
-        self.state.lock().ring.size()
+        self.size
     }
 
     /// Bytes that its ring could hold by the memory that is left now.
@@ -504,7 +517,13 @@ impl State {
             Policy::Overwrite => self.ring.head(),
             _ => fastest.unwrap_or(0),
         };
-        self.ring.make_room(len, droppable)
+        while !self.ring.make_room(len, droppable) {
+            let waits = matches!(self.policy, Policy::Block | Policy::Overwrite);
+            if waits || self.readers() == 0 || !self.ring.grow(self.most) {
+                return false;
+            }
+        }
+        true
     }
 
     /// A record had no room, and nothing has happened since that may have made some.

@@ -160,7 +160,7 @@ mod tests {
         let args = parse(&["ktracefs", "none", "/ktrace", "-o", "rw,nosuid,noexec,user=root,dev,size=1M"])
             .expect("valid");
         assert_eq!((args.source.as_str(), args.mountpoint.to_str()), ("none", Some("/ktrace")));
-        assert_eq!(args.options.size, 1 << 20);
+        assert_eq!(args.options.size, Some(1 << 20));
     }
 
     #[test]

@@ -59,8 +59,8 @@ const IGNORED: [&str; 42] = [
 /// All options of a mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Options {
-    /// `size=`: bytes of a ring.
-    pub(crate) size: usize,
+    /// `size=`: bytes of a ring, where it was said.
+    pub(crate) size: Option<usize>,
     /// `mem=`: bytes of all rings together.
     pub(crate) mem: usize,
     /// `linger=`: seconds that the records of a dead process stay readable.
@@ -80,7 +80,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            size: ktrace::sink::SIZE_DEFAULT,
+            size: None,
             mem: MEM_DEFAULT,
             linger: LINGER_DEFAULT,
             policy: Policy::default(),
@@ -113,11 +113,12 @@ impl Options {
         let wrong = || format!("option {word}: not a valid value of {name}=");
         match (name, value) {
             ("size", Some(v)) => {
-                self.size = bytes(v).ok_or_else(wrong)?;
+                let size = bytes(v).ok_or_else(wrong)?;
                 let (min, max) = (ktrace::sink::SIZE_MIN, ktrace::sink::SIZE_MAX);
-                if !(min..=max).contains(&self.size) {
+                if !(min..=max).contains(&size) {
                     return Err(format!("option {word}: a ring has {min} to {max} bytes"));
                 }
+                self.size = Some(size);
             }
             ("mem", Some(v)) => self.mem = bytes(v).filter(|&n| n > 0).ok_or_else(wrong)?,
             ("linger", Some(v)) => {
@@ -178,7 +179,7 @@ mod tests {
             "policy=drop,backend=ptrace,yama=ignore,allow_other,ro",
         ]);
         let want = Options {
-            size: 1 << 20,
+            size: Some(1 << 20),
             mem: 64 << 20,
             linger: Duration::from_secs(5),
             policy: Policy::Drop,
@@ -196,7 +197,7 @@ mod tests {
             "ro,size=1M,policy=drop,backend=ptrace,yama=ignore",
             "rw,size=32K,policy=stop,backend=auto,yama=respect",
         ]);
-        assert_eq!(got, Ok(Options { size: 32 << 10, ..Options::default() }));
+        assert_eq!(got, Ok(Options { size: Some(32 << 10), ..Options::default() }));
     }
 
     #[test]

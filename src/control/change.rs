@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::policy::Policy;
 use crate::proc::{Proc, ProcId, Trace};
-use crate::sink::{File, FileId, SIZE_MAX, SIZE_MIN, Sink, Writer};
+use crate::sink::{File, FileId, SIZE_DEFAULT, SIZE_GROWN, SIZE_MAX, SIZE_MIN, Sink, Writer};
 
 /// How long a change of one process may wait for that process.
 pub(super) const CHANGE_MAX: Duration = Duration::from_secs(1);
@@ -339,9 +339,13 @@ impl Ktrace {
     }
 
     fn new_sink(&self, caller: &Caller, set: &Set) -> Result<Arc<Sink>> {
-        let size = set.size.unwrap_or(self.options.size);
+        let size = set.size.or(self.options.size);
         let policy = set.policy.unwrap_or(self.options.policy);
-        let sink = Sink::new(size, policy, caller.uid, &self.budget, Some(self.given_up.clone()))?;
+        let given_up = Some(self.given_up.clone());
+        let sink = Sink::new(size.unwrap_or(SIZE_DEFAULT), policy, caller.uid, &self.budget, given_up)?;
+        if size.is_none() {
+            sink.let_grow(SIZE_GROWN);
+        }
         let mut sinks = self.sinks.lock();
         sinks.retain(|sink| sink.strong_count() > 0);
         sinks.push(Arc::downgrade(&sink));

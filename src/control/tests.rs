@@ -96,7 +96,7 @@ impl World {
     fn with(choose: impl FnOnce(&mut Options)) -> World {
         let (fake, other) = (Fake::new("fake"), Fake::new("other"));
         let mut options = Options {
-            size: 1 << 20,
+            size: Some(1 << 20),
             mem: 64 << 20,
             linger: Duration::from_secs(60),
             policy: Policy::Stop,

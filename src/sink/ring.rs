@@ -1,6 +1,7 @@
 //! The ring itself: bytes in a circle, cut into records, with no idea of readers or policies.
 //!
-//! Positions count bytes since the start and never wrap; only the index into the memory does.
+//! Positions count bytes since the start and never wrap; only the index into the memory does. Growth moves the bytes, and no
+//! position.
 
 use std::sync::Arc;
 
@@ -59,7 +60,9 @@ pub(super) struct Ring {
     /// A mapping of its own, zeroed by the kernel on first touch: memory is used only as far as `granted`. An allocator may
     /// give, and then has to clear, what was used before.
     mem: MmapMut,
-    /// Bytes of `mem` in the budget, and the modulus of every position once the first lap is over.
+    /// The position that stands at the start of `mem`.
+    base: u64,
+    /// Bytes of `mem` in the budget, and the modulus of every position from `base` on once the first lap is over.
     granted: usize,
     /// True while more can be asked for: nothing has wrapped yet.
     growing: bool,
@@ -77,6 +80,7 @@ impl Ring {
         let mem = MmapMut::map_anon(size).ok()?;
         budget.take(granted).then(|| Ring {
             mem,
+            base: 0,
             granted,
             growing: granted < size,
             budget: Arc::clone(budget),
@@ -84,10 +88,6 @@ impl Ring {
             gone: Tally::default(),
             head: 0,
         })
-    }
-
-    pub(super) fn size(&self) -> usize {
-        self.mem.len()
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -109,7 +109,12 @@ impl Ring {
 
     /// Free bytes without letting go of anything or asking for more.
     pub(super) fn free(&self) -> usize {
-        self.granted - (self.head - self.tail) as usize
+        self.granted - self.held()
+    }
+
+    /// Bytes it holds.
+    fn held(&self) -> usize {
+        (self.head - self.tail) as usize
     }
 
     /// The most bytes it could hold by the memory that is left now.
@@ -144,9 +149,27 @@ impl Ring {
         true
     }
 
+    /// Makes it twice as large, but no larger than `most`, and keeps what it holds; false where that cannot be. Half of the
+    /// budget is left to others, and what the first size allows is used first.
+    pub(super) fn grow(&mut self, most: usize) -> bool {
+        let size = (self.mem.len() * 2).min(most);
+        if self.growing || size <= self.mem.len() {
+            return false;
+        }
+        if self.budget.used() - self.granted + size > self.budget.limit() / 2 {
+            return false;
+        }
+        let Ok(mut mem) = MmapMut::map_anon(size) else { return false };
+        let (first, rest) = self.slices(self.tail, self.held());
+        mem[..first.len()].copy_from_slice(first);
+        mem[first.len()..first.len() + rest.len()].copy_from_slice(rest);
+        (self.mem, self.base, self.growing) = (mem, self.tail, true);
+        true
+    }
+
     fn let_go(&mut self) {
         let len = self.record_len(self.tail);
-        let mark = (self.tail + MARK as u64) as usize % self.granted;
+        let mark = self.at(self.tail + MARK as u64);
         self.gone += match Mark(self.mem[mark]).is_note() {
             true => {
                 let mut note = Vec::with_capacity(len);
@@ -163,13 +186,13 @@ impl Ring {
         // While the ring can still grow nothing has been let go, so what fits does not wrap: the modulus may change.
         debug_assert!(self.free() >= record.len());
         self.write(self.head, record);
-        let at = (self.head + MARK as u64) as usize % self.granted;
+        let at = self.at(self.head + MARK as u64);
         self.mem[at] = mark.0;
         self.head += record.len() as u64;
     }
 
     fn write(&mut self, pos: u64, bytes: &[u8]) {
-        let at = pos as usize % self.granted;
+        let at = self.at(pos);
         let first = bytes.len().min(self.granted - at);
         self.mem[at..at + first].copy_from_slice(&bytes[..first]);
         self.mem[..bytes.len() - first].copy_from_slice(&bytes[first..]);
@@ -177,16 +200,26 @@ impl Ring {
 
     /// Adds up to `max` bytes from `pos` on to `out`.
     pub(super) fn copy(&self, pos: u64, max: usize, out: &mut Vec<u8>) {
-        let len = max.min((self.head - pos) as usize);
-        let at = pos as usize % self.granted;
+        let (first, rest) = self.slices(pos, max.min((self.head - pos) as usize));
+        out.extend_from_slice(first);
+        out.extend_from_slice(rest);
+    }
+
+    /// The `len` bytes from `pos` on, in two pieces where they wrap.
+    fn slices(&self, pos: u64, len: usize) -> (&[u8], &[u8]) {
+        let at = self.at(pos);
         let first = len.min(self.granted - at);
-        out.extend_from_slice(&self.mem[at..at + first]);
-        out.extend_from_slice(&self.mem[..len - first]);
+        (&self.mem[at..at + first], &self.mem[..len - first])
+    }
+
+    /// Where a position stands in the memory.
+    fn at(&self, pos: u64) -> usize {
+        (pos - self.base) as usize % self.granted
     }
 
     /// Bytes of the record at `pos`, header and body.
     pub(super) fn record_len(&self, pos: u64) -> usize {
-        let byte = |i: u64| self.mem[(pos + i) as usize % self.granted];
+        let byte = |i: u64| self.mem[self.at(pos + i)];
         HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
     }
 

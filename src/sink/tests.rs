@@ -353,8 +353,10 @@ proptest! {
     fn whatever_is_appended_and_read_nothing_is_torn_and_every_loss_is_told(
         steps in prop::collection::vec((0u8..4, 8usize..4000, 1usize..6000), 1..200),
         overwrite in any::<bool>(),
+        most in SIZE_MIN..SIZE_MIN * 5,
     ) {
         let sink = sink(if overwrite { Policy::Overwrite } else { Policy::Drop });
+        sink.let_grow(most);
         let mut readers: HashMap<u8, (Reader, Vec<u8>)> =
             (0..2).map(|i| (i, (sink.reader(), Vec::new()))).collect();
         let mut appended = 0u64;
@@ -429,4 +431,62 @@ fn nobody_waits_for_more_to_gather_in_a_ring_that_was_found_full() {
         assert!(reader.arm(Arc::clone(&nobody), 1), "it has nothing to read");
         assert!(!drain.arm(nobody, SIZE_MIN));
     }
+}
+
+/// Appends records of 500 bytes until one has no room.
+fn fill_large(sink: &Sink, from: u64) -> (u64, Appended) {
+    for n in from.. {
+        match append(sink, 1, n, 500) {
+            Appended::Whole => {}
+            other => return (n, other),
+        }
+        assert!(n < from + 10_000, "5 MB are more than any ring here has");
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_ring_grows_for_a_late_reader_and_keeps_all_that_it_holds() {
+    for policy in [Policy::Stop, Policy::Drop] {
+        let sink = Sink::new(SIZE_MIN, policy, 0, &Budget::new(1 << 20), None).unwrap();
+        sink.let_grow(SIZE_MIN * 8);
+        let (mut slow, mut reader) = (sink.reader(), sink.reader());
+        assert_eq!(read(&mut reader), [""; 0]);
+        // Not from the ring's start: what is moved wraps.
+        (0..20).for_each(|n| assert_eq!(append(&sink, 1, n, 500), Appended::Whole));
+        assert_eq!(read(&mut reader).len(), 21, "and its emulation");
+        let (end, _) = fill_large(&sink, 20);
+        let held = (end - 20) as usize * record(1, 0, 500).len();
+        assert!(held > SIZE_MIN * 8 - 2048, "{held} bytes");
+        assert_eq!(sink.counts().memory, SIZE_MIN * 8);
+        assert_eq!(sink.size(), SIZE_MIN, "what was asked for");
+        let want: Vec<String> = (20..end).map(|n| n.to_string()).collect();
+        assert_eq!(read(&mut reader), want);
+        let told = read(&mut slow);
+        assert_eq!(told.last(), want.last(), "who has never read has the same ring");
+        assert_eq!(append(&sink, 1, end, 500), Appended::Whole, "and goes on");
+    }
+}
+
+#[test]
+fn a_ring_does_not_grow_where_nobody_reads_or_the_policy_has_another_answer_or_memory_is_short() {
+    let grown = |policy, limit, reads: bool| {
+        let sink = Sink::new(SIZE_MIN, policy, 0, &Budget::new(limit), None).unwrap();
+        sink.let_grow(SIZE_MIN * 8);
+        let mut reader = sink.reader();
+        if reads {
+            read(&mut reader);
+        }
+        for n in 0..1000 {
+            if append(&sink, 1, n, 500) != Appended::Whole {
+                break;
+            }
+        }
+        sink.counts().memory / SIZE_MIN
+    };
+    assert_eq!(grown(Policy::Stop, 1 << 20, true), 8);
+    assert_eq!(grown(Policy::Stop, 1 << 20, false), 1, "nobody has read");
+    assert_eq!(grown(Policy::Block, 1 << 20, true), 1, "it waits for its reader");
+    assert_eq!(grown(Policy::Overwrite, 1 << 20, true), 1, "it lets go of the oldest");
+    assert_eq!(grown(Policy::Stop, SIZE_MIN * 8, true), 4, "half of the memory is for others");
 }

@@ -9,6 +9,7 @@
 //! | [`drain`] | `fd=` and `ktrace -f FILE`: the records go to the caller's descriptor |
 //! | [`hazards`] | what goes wrong with ptrace, by number, and does not |
 //! | [`launch`] | `ktrace COMMAND` and `ktruss COMMAND`: status, signals, private mounts |
+//! | [`late`] | a ring grows for a reader that is late |
 //! | [`live`] | real programs, traced through the files, show what strace shows |
 //! | [`moves`] | every call that takes a path or moves data shows it |
 //! | [`permission`] | who may, over real credentials, beside what the kernel says |
@@ -28,6 +29,7 @@ mod control;
 mod documents;
 mod drain;
 mod hazards;
+mod late;
 mod launch;
 mod live;
 mod moves;

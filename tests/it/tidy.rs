@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Each module of the library and its floor; a module may use its own floor and those below.
 const FLOORS: &[(u32, &[&str])] = &[
-    (0, &["facility", "record", "syscall", "signal", "errno", "policy", "ctl", "error", "seccomp"]),
+    (0, &["facility", "record", "syscall", "signal", "errno", "policy", "ctl", "error", "seccomp", "pids"]),
     (1, &["cred", "sink", "proc", "dump", "sys"]),
     (2, &["hooks", "backend", "control", "drain", "stream"]),
     (3, &["ptrace", "ebpf", "launch", "utrace"]),

@@ -47,7 +47,7 @@ impl Backend for Yes {
 
 fn fs() -> Fs {
     let options = Options {
-        size: 64 << 10,
+        size: Some(64 << 10),
         mem: 1 << 20,
         linger: Duration::from_secs(3600),
         policy: Policy::Stop,
