@@ -1,8 +1,9 @@
 //! How soon a reader hears of a record, beside what a pipe takes: one that waits in read(2), and one that waits in poll(2).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -49,6 +50,30 @@ pub(crate) fn rows(
             row(&format!("from a record to {how}, one each {every}"), &ours, &theirs);
         }
     }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        ours.push(asked(mount));
+        theirs.push(of_pipe(PAUSES[0].1, Waits::Poll));
+    }
+    row("the least of a reader in poll: two requests that find nothing", &ours, &theirs);
+}
+
+/// What the kernel asks us once a reader in poll(2) has been woken: again whether there is something, and for it. Here there
+/// never is.
+fn asked(mount: &Mount) -> f64 {
+    let idle = Load::waiting(&["getppid".to_owned(), "1".to_owned()]);
+    let path = mount.path(&format!("{}/trace", idle.pid()));
+    let mut trace = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    let mut took = Vec::new();
+    for _ in 0..ticks(PAUSES[0].1) {
+        // As after a pause: those who answer have gone to sleep.
+        thread::sleep(PAUSES[0].1);
+        let begun = since_epoch();
+        assert_eq!(poll(&mut [PollFd::new(trace.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO), Ok(0));
+        assert_eq!(trace.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        took.push(since_epoch() - begun);
+    }
+    median(&took)
 }
 
 fn ticks(pause: Duration) -> u128 {

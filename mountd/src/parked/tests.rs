@@ -242,6 +242,25 @@ fn who_appends_waits_for_no_lock_of_the_mount() {
 }
 
 #[test]
+fn who_appends_tells_a_poller_by_itself() {
+    let rig = Rig::new();
+    let proc = rig.ourselves();
+    let sink = traced(&proc);
+    let fh = rig.open(&proc);
+    rig.streams.poll(1, fh, Some(77));
+    assert!(matches!(rig.hears(), Said::Data(1, _)));
+    thread::scope(|scope| {
+        let (open, waiting) = (rig.streams.open.lock(), rig.streams.waiting.lock());
+        // The pump cannot: it waits for these.
+        scope.spawn(|| append(&sink));
+        assert_eq!(rig.hears(), Said::Notified(77));
+        drop((open, waiting));
+    });
+    append(&sink);
+    rig.is_silent();
+}
+
+#[test]
 fn a_poller_hears_of_every_edge() {
     let rig = Rig::new();
     let proc = rig.ourselves();
