@@ -64,7 +64,7 @@ impl Drain {
         limits: Limits,
     ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
-        let out = Out { recorder, offset: offset_now(), events: 0, warned: None };
+        let out = Out { recorder, offset: offset_now(), events: 0, warned: None, knows_inodes: false };
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         let leaving = Vec::new();

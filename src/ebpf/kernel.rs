@@ -55,6 +55,7 @@ pub(super) struct Maps {
     marked: Shared,
     known: Shared,
     inside: Shared,
+    fated: Shared,
     sinks: Shared,
     shares: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
@@ -107,6 +108,7 @@ impl Maps {
             marked: mapped(take("marked")?, BITS)?,
             known: mapped(take("known")?, BITS)?,
             inside: mapped(take("inside")?, BITS)?,
+            fated: mapped(take("fated")?, BITS)?,
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
             shares: mapped(take("shares")?, SHARES)?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
@@ -163,7 +165,7 @@ impl Maps {
         })?;
         if !known {
             // Of a former process, or of an earlier trace.
-            let _ = self.fatals.remove(&(pid as u32));
+            self.forget_fatal(pid);
         }
         let entered = self.procs.insert(pid as u32, value, if known { EXIST } else { 0 });
         entered.map_err(|error| match error {
@@ -251,7 +253,17 @@ impl Maps {
         {
             self.count(former[5], -1);
         }
-        let _ = self.fatals.remove(&(pid as u32));
+        self.forget_fatal(pid);
+    }
+
+    /// The signal that was to end it.
+    fn forget_fatal(&mut self, pid: i32) {
+        let (word, bit) = place(pid);
+        if self.fated.word(word).load(Ordering::SeqCst) & bit != 0 {
+            self.fated.word(word).fetch_and(!bit, Ordering::SeqCst);
+            // Gone is as good.
+            let _ = self.fatals.remove(&(pid as u32));
+        }
     }
 
     /// True where the kernel's side still knows it.

@@ -78,9 +78,22 @@ pub(super) struct Out {
     pub(super) events: u64,
     /// When it was last said that too many are traced.
     pub(super) warned: Option<Instant>,
+    /// What the kernel's side tells of newborns has been seen to be the inode numbers of their pidfds.
+    pub(super) knows_inodes: bool,
 }
 
 impl Out {
+    /// Who a newborn is, which may be gone by now. Once the number that is told has been found to be the right one nobody is
+    /// looked at for it: a pidfd would be the half of what a birth costs us.
+    fn newborn(&mut self, pid: i32, inode: u64) -> Option<ProcId> {
+        if self.knows_inodes && inode != 0 {
+            return Some(ProcId { pid, inode, start: 0 });
+        }
+        let id = ProcId::of(pid).ok()?;
+        self.knows_inodes = inode != 0 && id.inode == inode;
+        Some(id)
+    }
+
     pub(super) fn time(&self, ktime: u64) -> Time {
         let ns = ktime as i64 + self.offset;
         Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) }
@@ -122,7 +135,7 @@ impl One<'_> {
         }
         let Some(watched) = self.watched.get_mut(&head.pid) else {
             // Born of a process that was let go at that very moment.
-            if let Event::Fork = event {
+            if let Event::Fork { .. } = event {
                 self.maps.release(head.word as i32);
             }
             return;
@@ -170,7 +183,7 @@ impl One<'_> {
                     false => out.recorder.csw(at, leaves, user),
                 }
             }
-            Event::Fork => self.fork(head, &stamp),
+            Event::Fork { inode } => self.fork(head, &stamp, inode),
             Event::Exec => self.exec(head, &stamp),
             Event::ExecArg(part) => {
                 strings(&mut watched.part, head, part, |arg| out.recorder.exec_arg(at, arg));
@@ -185,13 +198,12 @@ impl One<'_> {
     }
 
     /// R22.
-    fn fork(&mut self, head: &Head, stamp: &Stamp) {
+    fn fork(&mut self, head: &Head, stamp: &Stamp, inode: u64) {
         let child = head.word as i32;
         let Some(parent) = self.watched.get(&head.pid) else { return };
-        let (abi, trace) = (parent.abi, &parent.trace);
         // Not what its parent has now, but what it had.
-        let trace = Arc::new(trace.inherited());
-        let proc = ProcId::of(child).ok().map(|id| self.procs.entry(id));
+        let (abi, trace) = (parent.abi, Arc::clone(&parent.trace));
+        let proc = self.out.newborn(child, inode).and_then(|id| self.procs.newborn(id));
         if let Some(proc) = &proc {
             proc.set_abi(abi);
             proc.set_trace(Some(Arc::clone(&trace)));

@@ -306,16 +306,15 @@ impl ProcTable {
 
     /// The entry of this process, made where there is none. An older process with its number is forgotten.
     pub fn entry(&self, id: ProcId) -> Arc<Proc> {
+        entry(&mut self.procs.lock(), id)
+    }
+
+    /// The same of a child that may be gone by now; `None` where its number is another's already.
+    pub(crate) fn newborn(&self, id: ProcId) -> Option<Arc<Proc>> {
         let mut procs = self.procs.lock();
-        if let Some(proc) = procs.get(&id.pid) {
-            if proc.id == id {
-                return Arc::clone(proc);
-            }
-            proc.die();
-        }
-        let proc = Proc::new(id);
-        procs.insert(id.pid, Arc::clone(&proc));
-        proc
+        let other = procs.get(&id.pid).is_some_and(|proc| proc.id != id && proc.died().is_none());
+        // Which of the two is the later one, their numbers do not say.
+        (!other || ProcId::of(id.pid) == Ok(id)).then(|| entry(&mut procs, id))
     }
 
     /// Every entry.
@@ -360,4 +359,16 @@ impl ProcTable {
         // Whoever holds one may be about to wait on it, or to trace it.
         self.procs.lock().retain(|_, proc| Arc::strong_count(proc) > 1 || proc.is_needed());
     }
+}
+
+fn entry(procs: &mut HashMap<i32, Arc<Proc>>, id: ProcId) -> Arc<Proc> {
+    if let Some(proc) = procs.get(&id.pid) {
+        if proc.id == id {
+            return Arc::clone(proc);
+        }
+        proc.die();
+    }
+    let proc = Proc::new(id);
+    procs.insert(id.pid, Arc::clone(&proc));
+    proc
 }

@@ -166,6 +166,7 @@ impl Reader {
     fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, ring: usize) -> Tally {
         let mut given = Tally::default();
         let start = at;
+        let (mut places, mut emuls) = (Vec::new(), Vec::new());
         while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
             let mark = Mark::take(&mut out[at..]);
             let len = record::HEADER_LEN + header.len;
@@ -184,15 +185,14 @@ impl Reader {
             self.last = header.stamp;
             self.given.records += 1;
             if is_new && header.ktr_type != record::KTR_EMUL {
-                let mut emul = Vec::new();
-                record::encode(&mut emul, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
-                out.splice(at..at, emul.iter().copied());
-                at += emul.len();
+                places.push((at, emuls.len()));
+                record::encode(&mut emuls, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
                 self.given.records += 1;
             }
             at += len;
         }
-        self.given.bytes += (at - start) as u64;
+        self.given.bytes += (at - start + emuls.len()) as u64;
+        insert(out, &places, &emuls);
         given
     }
 
@@ -249,6 +249,18 @@ impl Drop for Reader {
         // Perhaps nobody is left to wait for: the next append finds out.
         st.moved();
         self.sink.room.notify_all();
+    }
+}
+
+/// Puts the parts of `words` into `out`, each in front of what is at its place; `places` says where and where a part begins. All
+/// together, as each alone would move all that is behind it: a read may be of a thousand newborns.
+fn insert(out: &mut Vec<u8>, places: &[(usize, usize)], words: &[u8]) {
+    let (mut end, mut word_end) = (out.len(), words.len());
+    out.resize(end + word_end, 0);
+    for &(at, word) in places.iter().rev() {
+        out.copy_within(at..end, at + word_end);
+        out[at + word..at + word_end].copy_from_slice(&words[word..word_end]);
+        (end, word_end) = (at, word);
     }
 }
 

@@ -50,6 +50,8 @@ struct head {
 
 struct ev_syscall { struct head h; u64 args[6]; };
 struct ev_sysret { struct head h; s64 result; };
+/* The word of its head is the child; 0 where the kernel gives pidfds no numbers of their own. */
+struct ev_fork { struct head h; u64 inode; };
 struct ev_psig { struct head h; u64 action; u64 mask; u8 info[48]; };
 struct ev_csw { struct head h; u32 out; u32 user; };
 struct ev_lost { struct head h; u64 records; u64 bytes; };

@@ -74,6 +74,9 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_fl
 /* Threads that have an entry in `threads`, or should and found no room. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } marked SEC(".maps");
+/* Processes that have an entry in `fatals`. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, struct bits); } fated SEC(".maps");
 /* Threads with a filter of seccomp(2) of whom an event of a call has been seen, and those that are in one. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32); __type(value, struct bits); } known SEC(".maps");
@@ -160,6 +163,22 @@ static __always_inline void forget(u32 tid)
 {
 	clear_bit(&marked, tid);
 	bpf_map_delete_elem(&threads, &tid);
+}
+
+/* Numbers follow each other, so a bit costs a newborn less than a look into the hash. */
+static __always_inline void forget_fatal(u32 tgid)
+{
+	if (!has_bit(&fated, tgid))
+		return;
+	clear_bit(&fated, tgid);
+	bpf_map_delete_elem(&fatals, &tgid);
+}
+
+static __always_inline void note_fatal(u32 tgid, struct fatal *f)
+{
+	bpf_map_update_elem(&fatals, &tgid, f, BPF_NOEXIST);
+	/* Last: a bit without an entry does no harm, an entry without a bit would stay. */
+	set_bit(&fated, tgid);
 }
 
 static __always_inline void put_bit(void *map, u32 n, bool on)

@@ -28,7 +28,7 @@ static __always_inline bool enter(u32 tgid, struct proc *new)
 	if (!has_share(new->share) || bpf_map_update_elem(&procs, &tgid, new, BPF_NOEXIST))
 		return false;
 	count(new->share, 1);
-	bpf_map_delete_elem(&fatals, &tgid);
+	forget_fatal(tgid);
 	set_bit(&traced, tgid);
 	return true;
 }
@@ -38,7 +38,13 @@ static __always_inline void end(u32 tgid, u32 share)
 	clear_bit(&traced, tgid);
 	if (bpf_map_delete_elem(&procs, &tgid) == 0)
 		count(share, -1);
-	bpf_map_delete_elem(&fatals, &tgid);
+	forget_fatal(tgid);
+}
+
+/* Who it is: its number alone will be another's. */
+static __always_inline u64 inode_of(struct task_struct *task)
+{
+	return bpf_core_field_exists(((struct pid *)0)->ino) ? BPF_CORE_READ(task, thread_pid, ino) : 0;
 }
 
 SEC("tp_btf/sched_process_fork")
@@ -64,16 +70,16 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	if (!to_of(&to, &run))
 		return 0;
 	struct proc copy = *p;
-	struct ev_sysret *e = NULL;
+	struct ev_fork *e = NULL;
 	/* Its own birth comes before that of its child. No record is lost: the daemon hears of the child later. */
 	if (is_told(&to, p, flags, 0))
-		e = RESERVE(&to, ev_sysret, 0);
+		e = RESERVE(&to, ev_fork, 0);
 	/* Each way by itself: verifiers before 6.2 or so lose sight of what is reserved. */
 	if (e) {
 		copy.flags &= ~PROC_UNTOLD;
 		if (enter(new, &copy)) {
 			fill(&e->h, &to, EV_FORK, new);
-			e->result = 0;
+			e->inode = inode_of(child);
 			bpf_ringbuf_submit(e, 0);
 		} else {
 			bpf_ringbuf_discard(e, 0);

@@ -32,7 +32,7 @@ int BPF_PROG(signal_generate, int sig, struct kernel_siginfo *info, struct task_
 			words[5] = bpf_get_current_uid_gid();
 		}
 	}
-	bpf_map_update_elem(&fatals, &tgid, &f, BPF_NOEXIST);
+	note_fatal(tgid, &f);
 	return 0;
 }
 
@@ -61,7 +61,7 @@ int BPF_PROG(signal_deliver, int sig, struct kernel_siginfo *info, struct k_siga
 	}
 	if (handler == 0) {
 		struct fatal own = { .signo = sig };
-		bpf_map_update_elem(&fatals, &tgid, &own, BPF_NOEXIST);
+		note_fatal(tgid, &own);
 		f = bpf_map_lookup_elem(&fatals, &tgid);
 		if (f && __sync_lock_test_and_set(&f->told, 1))
 			return 0;

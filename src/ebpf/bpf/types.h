@@ -6,6 +6,8 @@ typedef struct { unsigned long sig[1]; } sigset_t;
 typedef struct { int counter; } atomic_t;
 typedef struct { unsigned int val; } kuid_t;
 struct cred { kuid_t euid; };
+/* Since 6.9; what a pidfd has as its inode number. */
+struct pid { u64 ino; };
 struct signal_struct { atomic_t live; int group_exit_code; unsigned int flags; };
 struct mm_struct { unsigned long arg_start, arg_end, env_start, env_end; };
 /* Since 6.18 a structure, a long before that. */
@@ -24,6 +26,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
 	int pid, tgid;
+	struct pid *thread_pid;
 	char comm[16];
 	struct mm_struct *mm;
 	struct cred *cred;

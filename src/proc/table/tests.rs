@@ -168,3 +168,18 @@ fn a_child_has_the_parents_flags_and_file_only_with_inherit() {
     assert_eq!(child.sink().unwrap().end(), Some(End::Finished));
     assert!(procs.fork(&parent, us()).is_none(), "a dead parent");
 }
+
+#[test]
+fn a_late_birth_takes_its_number_from_nobody_who_has_it_now() {
+    let procs = ProcTable::new(LONG);
+    let gone = ProcId { inode: us().inode + 1, start: us().start + 1, ..us() };
+    let proc = procs.entry(us());
+    assert!(procs.newborn(gone).is_none());
+    assert!(proc.died().is_none() && procs.get(us()).is_some());
+    // And the other way round: who has it now was born, and nobody has noticed the end of the other.
+    let other = procs.entry(gone);
+    assert!(procs.newborn(us()).is_some_and(|proc| proc.id == us()));
+    assert!(other.died().is_some());
+    procs.entry(gone).die();
+    assert!(procs.newborn(GONE).is_some(), "who may be gone has an entry where nobody else has its number");
+}
