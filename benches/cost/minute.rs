@@ -12,6 +12,8 @@ type Of = (&'static str, &'static str, u64);
 
 /// 4 KiB of data are two records: a record's data and its head together are no more than a page.
 const STOPPED: [Of; 2] = [("getppid", "getppid T 1", 2), ("read/write 4096", "rw4k T 1", 4)];
+/// More data than any reader reads: its process has to wait for it.
+const BLOCKED: [Of; 1] = [("write 1 MiB, policy block", "big T 1", 2 + (1u64 << 20).div_ceil(4096 - 8))];
 const WATCHED: [Of; 2] =
     [("getppid, 2 processes", "getppid T 1 2", 2), ("read/write 4096, 2 processes", "rw4k T 1 2", 4)];
 
@@ -56,10 +58,11 @@ pub(crate) fn run(options: &Options) {
     let columns =
         ["", "seconds", "calls", "calls/s", "records", "records/s", "lost, and told", "missing, not told"];
     let mut table = Table::new("A minute", &columns);
-    // A ring of the default size is full after some 20 milliseconds of such data: this is about a reader that keeps up on the
-    // whole, not about one that the scheduler lets wait for so long.
-    let set = "set default +inherit size=64M backend=ptrace";
-    rows(options, &mut table, &Mount::new("ptrace", "256M"), set, How::Checks, &STOPPED);
+    let mount = Mount::new("ptrace", "256M");
+    rows(options, &mut table, &mount, "set default +inherit backend=ptrace", How::Checks, &STOPPED);
+    let set = "set default +inherit policy=block backend=ptrace";
+    rows(options, &mut table, &mount, set, How::Checks, &BLOCKED);
+    drop(mount);
     // Too many to be checked as they come: they are counted.
     let set = "set default +inherit backend=ebpf policy=drop";
     rows(options, &mut table, &Mount::new("ebpf", "256M"), set, How::Counts, &WATCHED);

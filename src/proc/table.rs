@@ -361,7 +361,7 @@ impl ProcTable {
     }
 }
 
-fn entry(procs: &mut HashMap<i32, Arc<Proc>>, id: ProcId) -> Arc<Proc> {
+fn entry(procs: &mut Pids<Arc<Proc>>, id: ProcId) -> Arc<Proc> {
     if let Some(proc) = procs.get(&id.pid) {
         if proc.id == id {
             return Arc::clone(proc);
