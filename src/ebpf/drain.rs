@@ -255,20 +255,23 @@ impl Drain {
         }
     }
 
-    /// Reads what is there, of each sink at most a turn; gives how many events that were.
-    pub(super) fn pass(&mut self) -> usize {
+    /// Reads what is there, of each sink at most a turn; gives how many events that were, and whether any of these sinks has a
+    /// reader.
+    pub(super) fn pass(&mut self) -> (usize, bool) {
         let offset = offset_now();
         if (offset - self.out.offset).abs() > STEP_MIN {
             self.out.offset = offset;
         }
-        let mut count = 0;
+        let (mut count, mut is_read) = (0, false);
         for at in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[at] else { continue };
             // Only here: whoever reads up to a place must not find other rings there.
             slot.tend(at, &mut self.maps, &self.epoll);
-            count += self.read(at);
+            let events = self.read(at);
+            count += events;
+            is_read |= events > 0 && self.slots[at].as_ref().is_some_and(|slot| slot.sink.is_read());
         }
-        count
+        (count, is_read)
     }
 
     /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
