@@ -370,8 +370,9 @@ impl Drain {
         }
         self.programs.attach(facs).map_err(|error| Error::Unsupported { what: error.into() })?;
         if facs.is_none() {
-            // Nobody sees any more how their calls end.
+            // Nobody sees any more how their calls end, and nobody comes or goes.
             self.maps.forget_calls();
+            self.maps.recount();
         }
         self.attached = facs;
         Ok(())
