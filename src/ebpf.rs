@@ -3,7 +3,7 @@
 //!
 //! The kernel's side is `ebpf/bpf/ktrace.bpf.c`; `load` brings it into the kernel, `kernel` has the maps it is told with,
 //! `places` puts the rings there; `slot` has those of a sink, which `merge` reads as one; `ring` and `event` say what one holds,
-//! `observe` what that means, `drain` whose it is.
+//! `observe` what that means, `drain` whose it is; `pace` says how often it is looked.
 
 mod drain;
 mod event;
@@ -11,6 +11,7 @@ mod kernel;
 mod load;
 mod merge;
 mod observe;
+mod pace;
 mod places;
 mod ring;
 mod slot;
@@ -33,10 +34,11 @@ use crate::facility::Facs;
 use crate::proc::{Proc, ProcTable, Trace};
 use crate::sink::Policy;
 use drain::Drain;
+use pace::Pace;
 
 /// Its name in `ctl` and `stat`.
 pub const NAME: &str = "ebpf";
-/// How long the thread waits between two looks while there is something to do: at most a thousand wake-ups a second.
+/// How long the thread waits between two looks while events come fast: at most a thousand wake-ups a second.
 const BEAT: Duration = Duration::from_millis(1);
 /// How often it looks after what has no event.
 const IDLE: u16 = 200;
@@ -118,26 +120,30 @@ impl Ebpf {
 /// Reads the rings until the daemon ends.
 fn run(shared: &Shared) {
     crate::sys::set_nice(NICE);
+    let mut pace = Pace::new();
     while !shared.over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         wait(shared);
+        pace.slept(begun.elapsed());
         let _ = shared.bell.read();
         loop {
             match shared.with(look) {
-                Some(true) => thread::sleep(BEAT),
-                Some(false) => break,
+                Some((0, _)) => break,
+                Some((events, is_read)) if pace.turn(events, is_read, BEAT) => break,
+                Some(_) => thread::sleep(BEAT),
                 None => return,
             }
         }
     }
 }
 
-/// True where there was something to be read.
-fn look(drain: &mut Drain) -> bool {
-    let more = drain.pass() > 0;
-    if !more || drain.is_due() {
+/// How many events there were to be read, and whether somebody reads them in turn.
+fn look(drain: &mut Drain) -> (usize, bool) {
+    let (events, is_read) = drain.pass();
+    if events == 0 || drain.is_due() {
         drain.tidy();
     }
-    more
+    (events, is_read)
 }
 
 /// Until there is something in a ring, or something else to do.

@@ -278,6 +278,11 @@ impl Sink {
         !st.read_out && st.ring.head() > st.ring.tail()
     }
 
+    /// True while somebody reads it.
+    pub fn is_read(&self) -> bool {
+        self.state.lock().readers() > 0
+    }
+
     /// The processes whose opens read this sink.
     pub fn reader_pids(&self) -> Vec<i32> {
         self.state.lock().slots.values().map(|s| s.pid).filter(|&pid| pid != 0).collect()

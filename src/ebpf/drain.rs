@@ -1,6 +1,8 @@
 //! The rings and who writes into them: makes, reads, grows and drops them, and keeps the kernel's maps as control wants them.
 //! What an event means is in [`super::observe`].
 
+mod rescan;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use nix::time::ClockId;
 
 use super::event;
 use super::kernel::{Maps, SLOTS};
-use super::load::{self, Limits, Programs};
+use super::load::{self, Limits, Misses, Programs};
 use super::observe::{One, Out, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::places::Change;
 use super::slot::{Rings, Slot};
@@ -29,6 +31,8 @@ const GRACE: Duration = Duration::from_millis(200);
 const STUCK_MAX: Duration = Duration::from_secs(1);
 /// How often it looks for processes whose end no ring had room to tell.
 const LOOK: Duration = Duration::from_secs(1);
+/// In one of so many looks it asks /proc for each: the kernel's side lets go of all whose end it sees.
+const ASK: u32 = 16;
 
 /// Rings that are being taken out of their slots, which are not used again before.
 struct Leaving {
@@ -51,7 +55,10 @@ pub(super) struct Drain {
     /// Of whom it is seen only whether an exec gives them privilege, and what is to be traced of them.
     held: Pids<Facs>,
     looked: Instant,
-    missed: u64,
+    looks: u32,
+    misses: Misses,
+    /// Births, execs or deaths were missed since it was last looked for them.
+    owes: bool,
     limits: Limits,
 }
 
@@ -68,7 +75,22 @@ impl Drain {
         let slots = (0..SLOTS).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         let leaving = Vec::new();
-        Drain { procs, programs, maps, slots, leaving, epoll, out, attached, held, looked, missed: 0, limits }
+        Drain {
+            procs,
+            programs,
+            maps,
+            slots,
+            leaving,
+            epoll,
+            out,
+            attached,
+            held,
+            looked,
+            looks: 0,
+            misses: Misses::default(),
+            owes: false,
+            limits,
+        }
     }
 
     /// Events read since the start.
@@ -97,11 +119,13 @@ impl Drain {
     /// Runs of our programs that the kernel has left out since the start.
     pub(super) fn misses(&mut self) -> u64 {
         let misses = self.programs.misses();
-        if misses > self.missed {
-            log::warn!("eBPF: {} runs of a program were left out (recursion_misses)", misses - self.missed);
+        let left_out = misses.all.saturating_sub(self.misses.all);
+        if left_out > 0 {
+            log::warn!("eBPF: {left_out} runs of a program were left out (recursion_misses)");
         }
-        self.missed = misses;
-        misses
+        self.owes |= misses.lives > self.misses.lives;
+        self.misses = misses;
+        misses.all
     }
 
     /// Brings what is traced of a process to this.
@@ -140,7 +164,9 @@ impl Drain {
         if !self.slots.iter().flatten().any(had_calls) {
             self.maps.forget_threads(&proc::threads(pid).unwrap_or_default());
         }
-        let watched = Watched { proc: Some(Arc::clone(proc)), ..Watched::new(Arc::clone(trace), proc.abi()) };
+        let since = rescan::ticks_now();
+        let watched =
+            Watched { proc: Some(Arc::clone(proc)), since, ..Watched::new(Arc::clone(trace), proc.abi()) };
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
             true => {
@@ -161,7 +187,7 @@ impl Drain {
                 let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
                     return Err(self.ended(to, proc, Error::Gone { pid }));
                 };
-                (old.proc, old.trace) = (watched.proc, watched.trace);
+                (old.proc, old.trace, old.since) = (watched.proc, watched.trace, since);
                 let stamp = self.stamp(pid);
                 self.applied(to, &stamp);
             }
@@ -256,20 +282,23 @@ impl Drain {
         }
     }
 
-    /// Reads what is there, of each sink at most a turn; gives how many events that were.
-    pub(super) fn pass(&mut self) -> usize {
+    /// Reads what is there, of each sink at most a turn; gives how many events that were, and whether any of these sinks has a
+    /// reader.
+    pub(super) fn pass(&mut self) -> (usize, bool) {
         let offset = offset_now();
         if (offset - self.out.offset).abs() > STEP_MIN {
             self.out.offset = offset;
         }
-        let mut count = 0;
+        let (mut count, mut is_read) = (0, false);
         for at in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[at] else { continue };
             // Only here: whoever reads up to a place must not find other rings there.
             slot.tend(at, &mut self.maps, &self.epoll);
-            count += self.read(at);
+            let events = self.read(at);
+            count += events;
+            is_read |= events > 0 && self.slots[at].as_ref().is_some_and(|slot| slot.sink.is_read());
         }
-        count
+        (count, is_read)
     }
 
     /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
@@ -281,8 +310,13 @@ impl Drain {
     pub(super) fn tidy(&mut self) {
         if self.is_due() {
             self.looked = Instant::now();
-            self.bury();
+            self.looks = self.looks.wrapping_add(1);
             self.misses();
+            let owes = std::mem::take(&mut self.owes);
+            self.bury(owes || self.looks.is_multiple_of(ASK));
+            if owes {
+                self.rescan();
+            }
             (0..self.slots.len()).for_each(|at| self.take_in(at));
         }
         self.leaving.retain(|leaving| !leaving.change.is_done());
@@ -332,12 +366,13 @@ impl Drain {
         }
     }
 
-    /// Those that have ended without a word.
-    fn bury(&mut self) {
+    /// Those that have ended without a word; `asks`: also where the kernel's side has not seen it.
+    fn bury(&mut self, asks: bool) {
         let mut dead = Vec::new();
         for slot in self.slots.iter().flatten() {
             let is_dead = |(pid, watched): &(&i32, &Watched)| {
-                !self.maps.knows(**pid) || watched.proc.as_ref().is_some_and(|proc| proc.id.check().is_err())
+                let is_gone = || watched.proc.as_ref().is_some_and(|proc| proc.id.check().is_err());
+                !self.maps.knows(**pid) || (asks && is_gone())
             };
             dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| *pid));
         }
@@ -368,8 +403,9 @@ impl Drain {
         }
         self.programs.attach(facs).map_err(|error| Error::Unsupported { what: error.into() })?;
         if facs.is_none() {
-            // Nobody sees any more how their calls end.
+            // Nobody sees any more how their calls end, and nobody comes or goes.
             self.maps.forget_calls();
+            self.maps.recount();
         }
         self.attached = facs;
         Ok(())

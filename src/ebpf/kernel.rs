@@ -158,6 +158,10 @@ impl Maps {
 
     fn enter(&mut self, pid: i32, mut value: ProcValue, known: bool) -> Result<()> {
         let owner = value[4];
+        if !known {
+            // Somebody's whose end nobody saw. Only who takes an entry out counts it out: it may be going at this moment.
+            self.take_out(pid);
+        }
         let former = self.procs.get(&(pid as u32), 0).ok().map(|former| former[5]);
         let share = self.share(owner).filter(|&share| former.is_some() || self.has_share(share));
         value[5] = share.ok_or_else(|| Error::NoSpace {
@@ -204,6 +208,13 @@ impl Maps {
         count(0).saturating_add(count(share)) < i64::from(self.most)
     }
 
+    /// Counts the entries anew, where nobody enters any: one whose owner changed when it ended may be counted out of the share
+    /// that it had before.
+    pub(super) fn recount(&self) {
+        (0..=SLOTS as usize).for_each(|at| self.shares.word(8 * at).store(0, Ordering::SeqCst));
+        self.procs.iter().flatten().for_each(|(_, value)| self.count(value[5], 1));
+    }
+
     fn count(&self, share: u32, by: i64) {
         for at in [0, share] {
             // Modulo 2^64: less one is a sum too.
@@ -247,13 +258,17 @@ impl Maps {
     pub(super) fn release(&mut self, pid: i32) {
         let (word, bit) = place(pid);
         self.traced.word(word).fetch_and(!bit, Ordering::SeqCst);
+        self.take_out(pid);
+        self.forget_fatal(pid);
+    }
+
+    fn take_out(&mut self, pid: i32) {
         // Gone is as good.
         if let Ok(former) = self.procs.get(&(pid as u32), 0)
             && self.procs.remove(&(pid as u32)).is_ok()
         {
             self.count(former[5], -1);
         }
-        self.forget_fatal(pid);
     }
 
     /// The signal that was to end it.
@@ -513,3 +528,37 @@ fn call_value(call: &Syscall) -> CallValue {
 /// What the kernel's side can give.
 pub(super) const FACILITIES: Facs =
     Facs::DEFAULT.union(Facs::EXEC_ARG).union(Facs::EXEC_ENV).union(Facs::CSW);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ebpf::load::{Calls, Limits, Programs};
+
+    #[test]
+    fn what_was_counted_wrong_is_right_when_nobody_is_traced_any_more() {
+        let limits = Limits::get();
+        let mut programs = match Programs::load(Calls::of_this_kernel(), &limits) {
+            Ok(programs) => programs,
+            Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
+                panic!("{why}")
+            }
+            Err(why) => return eprintln!("skipped, ebpf is not there: {why}"),
+        };
+        let mut maps = Maps::of(programs.ebpf(), 2).unwrap();
+        let pid = i32::MAX;
+        maps.enter(pid, [0; 6], false).unwrap();
+        assert!(!maps.has_share(1), "with one more it would have more than are free");
+        maps.count(1, 1);
+        maps.release(pid);
+        assert!(!maps.has_share(1));
+        maps.recount();
+        assert!(maps.has_share(1));
+        maps.enter(pid, [0; 6], false).unwrap();
+        maps.recount();
+        assert!(!maps.has_share(1), "who is there is counted");
+        // One that is entered anew is one.
+        maps.enter(pid, [0; 6], false).unwrap();
+        maps.release(pid);
+        assert!(maps.has_share(1));
+    }
+}

@@ -26,15 +26,17 @@ const INIT_PID_NS: u64 = 0xEFFF_FFFC;
 /// The tracepoint of each program, which has its name, and which facilities need it; the empty set: every one.
 const PROGRAMS: [(&str, &str, Facs); 8] = [
     // Births before all others: what they let in must find its end.
-    ("process_exit", "sched_process_exit", Facs::empty()),
-    ("process_exec", "sched_process_exec", Facs::empty()),
-    ("process_fork", "sched_process_fork", Facs::empty()),
+    (LIVES[0], "sched_process_exit", Facs::empty()),
+    (LIVES[1], "sched_process_exec", Facs::empty()),
+    (LIVES[2], "sched_process_fork", Facs::empty()),
     ("sys_enter", "sys_enter", CALLS),
     ("sys_exit", "sys_exit", CALLS),
     ("signal_generate", "signal_generate", Facs::PSIG),
     ("signal_deliver", "signal_deliver", Facs::PSIG),
     ("sched_switch", "sched_switch", Facs::CSW),
 ];
+/// Those of deaths, execs and births.
+const LIVES: [&str; 3] = ["process_exit", "process_exec", "process_fork"];
 pub(super) const CALLS: Facs =
     Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
@@ -85,12 +87,23 @@ pub(super) struct Limits {
     loops: u32,
     /// Events until the thread that reads them breaks down.
     pub(super) events: u64,
+    /// Which of [`LIVES`] see nothing, a bit each, as if each run of theirs had been left out.
+    blind: u32,
+}
+
+/// Runs of programs that the kernel has left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Misses {
+    /// Of all programs.
+    pub(super) all: u64,
+    /// Of those of births, execs and deaths.
+    pub(super) lives: u64,
 }
 
 impl Limits {
     /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
     pub(super) fn get() -> Limits {
-        let mut limits = Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX };
+        let mut limits = Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX, blind: 0 };
         if cfg!(debug_assertions) {
             let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
             for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
@@ -99,6 +112,7 @@ impl Limits {
                     ("threads", Ok(threads)) => limits.threads = threads,
                     ("loops", Ok(loops)) => limits.loops = loops,
                     ("events", Ok(events)) => limits.events = events.into(),
+                    ("blind", Ok(blind)) => limits.blind = blind,
                     _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
                 }
             }
@@ -112,6 +126,9 @@ pub(super) struct Programs {
     ebpf: Ebpf,
     calls: Calls,
     links: [Option<Link>; PROGRAMS.len()],
+    blind: u32,
+    /// What those would have missed that are blind.
+    missed: u64,
 }
 
 impl Programs {
@@ -141,7 +158,7 @@ impl Programs {
             };
             loaded.map_err(|error| format!("{tracepoint}: {}", chain(&error)))?;
         }
-        Ok(Programs { ebpf, calls, links: Default::default() })
+        Ok(Programs { ebpf, calls, links: Default::default(), blind: limits.blind, missed: 0 })
     }
 
     /// The maps.
@@ -151,12 +168,19 @@ impl Programs {
 
     /// How often the kernel has not run one of them, because it was in the midst of a run on the same cpu: that can be where the
     /// kernel is preemptible.
-    pub(super) fn misses(&self) -> u64 {
+    pub(super) fn misses(&mut self) -> Misses {
         let of = |program: &Program| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
         };
-        self.ebpf.programs().filter_map(|(_, program)| of(program)).map(|fdinfo| misses(&fdinfo)).sum()
+        self.missed += u64::from(self.blind != 0);
+        let mut sum = Misses { all: 0, lives: self.missed };
+        for (name, program) in self.ebpf.programs() {
+            let misses = of(program).map_or(0, |fdinfo| misses(&fdinfo));
+            sum.all += misses;
+            sum.lives += if LIVES.contains(&name) { misses } else { 0 };
+        }
+        sum
     }
 
     /// Attaches what these facilities need, `None` for nothing at all, and detaches the rest.
@@ -165,7 +189,8 @@ impl Programs {
     /// Why something cannot be attached, in words.
     pub(super) fn attach(&mut self, facs: Option<Facs>) -> Result<(), String> {
         for ((name, tracepoint, needs), link) in PROGRAMS.iter().zip(&mut self.links) {
-            let wanted = facs.is_some_and(|facs| needs.is_empty() || facs.intersects(*needs));
+            let wanted = facs.is_some_and(|facs| needs.is_empty() || facs.intersects(*needs))
+                && !is_blind(self.blind, name);
             if wanted == link.is_some() {
                 continue;
             }
@@ -189,6 +214,10 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+fn is_blind(blind: u32, name: &str) -> bool {
+    LIVES.iter().position(|one| *one == name).is_some_and(|at| blind >> at & 1 != 0)
 }
 
 /// The `recursion_misses` of a program, by what /proc/pid/fdinfo says of its descriptor; kernels before 5.12 say nothing.

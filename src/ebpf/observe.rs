@@ -39,6 +39,8 @@ pub(super) struct Watched {
     pub(super) part: Vec<u8>,
     /// It was found, and may yet tell of its birth.
     pub(super) found: bool,
+    /// Children that were born after this tick of the clock are traced like it: 0 where it is traced since its own birth.
+    pub(super) since: u64,
 }
 
 /// How is heard of a birth for which the ring had no room.
@@ -53,7 +55,7 @@ enum Late {
 impl Watched {
     pub(super) fn new(trace: Arc<Trace>, abi: Abi) -> Watched {
         let (held, left, part) = (Vec::new(), Pids::default(), Vec::new());
-        Watched { proc: None, trace, abi, hidden: false, held, left, part, found: false }
+        Watched { proc: None, trace, abi, hidden: false, held, left, part, found: false, since: 0 }
     }
 
     /// Makes records of what was held of this thread, or of all.

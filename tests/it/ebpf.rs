@@ -4,6 +4,7 @@
 mod ending;
 mod fault;
 mod loss;
+mod missed;
 mod privilege;
 mod rings;
 mod share;

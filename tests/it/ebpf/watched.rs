@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use ktrace::record::{Body, Psig};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::live::{Calls, calls, threads_of_strace};
 use crate::support::mount::Mount;
@@ -76,6 +77,34 @@ fn children_of_every_kind_are_watched_from_their_first_call_to_their_end() {
                 .is_some_and(|(call, n)| matches!(call, "clone" | "vfork" | "fork") && n == i64::from(*child))
         };
         assert_eq!(recs.iter().filter(made).map(Rec::pid).collect::<Vec<_>>(), [pid]);
+    }
+}
+
+#[test]
+fn a_child_that_was_gone_before_the_daemon_heard_of_it_has_its_trace() {
+    need!("fuse", "ebpf");
+    let mount = Mount::new();
+    let daemon = Pid::from_raw(mount.daemon());
+    let mark = mount.scratch().join("mark");
+    // The first one lives: by it is seen that what the kernel's side tells of newborns is true.
+    let script = "read x; sleep 1000 & read y; (exit); (exit); : >$0; read z; kill $!";
+    let mut tracee = Tracee::command(Command::new("bash").args(["-c", script]).arg(&mark));
+    let pid = tracee.pid();
+    mount.set(pid, "set emul +inherit");
+    let mut trace = mount.trace(pid);
+    tracee.go();
+    let sleeper = trace.until("the first child", |rec| rec.pid() != pid).last().unwrap().pid();
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    tracee.say("\n");
+    wait_for("the others to come and go", || mark.exists());
+    kill(daemon, Signal::SIGCONT).unwrap();
+    tracee.say("\n");
+    let mut gone: Vec<i32> = trace.rest().iter().map(Rec::pid).collect();
+    gone.retain(|one| ![pid, sleeper].contains(one));
+    gone.dedup();
+    assert_eq!(gone.len(), 2);
+    for one in gone {
+        assert!(mount.path(format!("{one}/trace")).exists(), "{one}");
     }
 }
 

@@ -1,0 +1,88 @@
+//! Births, execs and deaths that the kernel's side has missed are found by a look at /proc.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::mount::Mount;
+use crate::support::stream::Rec;
+use crate::support::tracee::Tracee;
+use crate::support::user::{AS_A, copy, set, under};
+use crate::support::{need, wait_for};
+
+/// Which programs see nothing (`blind` in src/ebpf/load.rs).
+const DEATHS: &str = "blind=1";
+const EXECS: &str = "blind=2";
+const BIRTHS: &str = "blind=4";
+
+#[test]
+fn a_child_whose_birth_was_missed_is_traced_and_one_that_was_let_go_is_not() {
+    need!("fuse", "ebpf");
+    let Some(mount) = Mount::limited(BIRTHS, &[]) else { return };
+    // Whether a child was born before the set is known to a hundredth of a second.
+    let script = "read x; sleep 0.1; (read z <&3; :) & read y; (read z <&3; :) & read z; kill $(jobs -p)";
+    let fifo = mount.scratch().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("exec 3<>{}; {script}", fifo.display());
+    let mut tracee = Tracee::command(Command::new("bash").args(["-c", &script]));
+    let pid = tracee.pid();
+    mount.set(pid, "set syscall +inherit");
+    let mut trace = mount.trace(pid);
+    let is_traced = |pid: i32| {
+        fs::read_to_string(mount.path(format!("{pid}/ctl"))).is_ok_and(|said| said.starts_with("set"))
+    };
+    // The one that is traced and not `but`, when there is one that stays.
+    let found = |but: i32| {
+        let mut found = 0;
+        wait_for("a child to be traced", || {
+            let stays =
+                |one: &&i32| fs::read(format!("/proc/{one}/comm")).is_ok_and(|comm| comm == b"bash\n");
+            let children = ktrace::proc::descendants(&[pid]);
+            found = children
+                .iter()
+                .filter(stays)
+                .find(|one| **one != but && is_traced(**one))
+                .map_or(0, |one| *one);
+            found != 0
+        });
+        found
+    };
+    tracee.go();
+    let first = found(0);
+    mount.set(first, "clear");
+    tracee.say("\n");
+    let second = found(first);
+    assert!(!is_traced(first), "who was let go stays so");
+    tracee.say("\n");
+    let recs = trace.rest();
+    assert!(recs.iter().map(Rec::pid).any(|one| one == second));
+}
+
+#[test]
+fn a_trace_ends_with_its_process_although_the_death_was_missed() {
+    need!("fuse", "ebpf");
+    let Some(mount) = Mount::limited(DEATHS, &[]) else { return };
+    let mut tracee = Tracee::command(Command::new("sh").args(["-c", "read x"]));
+    mount.set(tracee.pid(), "set syscall");
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    assert!(trace.rest().iter().any(|rec| rec.call() == Some("exit_group")));
+}
+
+#[test]
+fn a_set_id_program_ends_the_trace_although_its_exec_was_missed() {
+    need!("fuse", "ebpf", "setpriv");
+    let Some(mount) = Mount::limited(EXECS, &[]) else { return };
+    let sleeper = copy(mount.scratch(), "/usr/bin/sleep", "sleeper", 0o4755);
+    let mut shell = under(AS_A);
+    let mut tracee = Tracee::command(shell.args(["sh", "-c", "read x; exec \"$0\" 1000"]).arg(&sleeper));
+    let pid = tracee.pid();
+    set(&mount, AS_A, pid, "set syscall policy=drop");
+    let other = Tracee::command(under(AS_A).args(["sh", "-c", "read x; exec sleep 1000"]));
+    set(&mount, AS_A, other.pid(), "set syscall policy=drop");
+    tracee.go();
+    wait_for("its trace to end", || mount.read(format!("{pid}/ctl")) == "clear\n");
+    assert!(
+        mount.read(format!("{}/ctl", other.pid())).starts_with("set"),
+        "who has done nothing is traced on"
+    );
+}
