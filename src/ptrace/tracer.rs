@@ -3,16 +3,18 @@
 //! It waits for nothing else: a full sink under policy block is the one bounded exception ([`crate::hooks`]).
 
 mod attach;
+mod births;
 mod events;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::errno::Errno;
 use nix::sys::timer::Timer;
 
+use self::births::Early;
 use super::observe::{Observer, Resume};
 use super::pace::Pace;
 use super::restart;
@@ -42,6 +44,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         groups: Pids::default(),
         early: Pids::default(),
         strangers: PidSet::default(),
+        ahead: PidSet::default(),
         ticks: None,
         looked: Instant::now(),
         owes: false,
@@ -60,13 +63,17 @@ struct Tracer {
     /// Traced processes by id.
     groups: Pids<Group>,
     /// Stops of new threads whose parent's event has not come yet.
-    early: Pids<(Stopped, Stop)>,
-    /// Wakes this thread while context switches are wanted of a thread.
+    early: Pids<Early>,
+    /// Wakes this thread while context switches are wanted of a thread, or the maker of a new one is waited for.
     ticks: Option<Timer>,
-    /// When it last looked for them. A tick is heard only while it sleeps, which it may not for long.
+    /// When it last looked for both. A tick is heard only while it sleeps, which it may not for long.
     looked: Instant,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: PidSet,
+    /// New threads of which it was decided before their parent's event: they have died, were let go, or were taken for the
+    /// child of whoever is their parent. The event may still come. Where it does not, a number stays here until it is used
+    /// again, and is looked up once more then than others.
+    ahead: PidSet,
     /// Somebody waits for a change to be in force.
     owes: bool,
 }
@@ -88,11 +95,12 @@ impl Tracer {
         match self.wait() {
             Ok(Some(change)) => {
                 self.change(change);
-                if self.ticks.is_some() && self.looked.elapsed() >= switches::TICK {
-                    self.switches();
+                let looks = self.ticks.is_some() || !self.early.is_empty();
+                if looks && self.looked.elapsed() >= switches::TICK {
+                    self.tick();
                 }
             }
-            Ok(None) => self.switches(),
+            Ok(None) => self.tick(),
             Err(errno) => self.nobody_left(errno),
         }
         true
@@ -114,7 +122,24 @@ impl Tracer {
             }
         }
         self.pace.sleeps();
+        if !self.early.is_empty() {
+            self.want_ticks();
+        }
         stop::wait(true)
+    }
+
+    /// What is to be done now and then.
+    fn tick(&mut self) {
+        self.looked = Instant::now();
+        self.claim();
+        self.switches();
+    }
+
+    fn want_ticks(&mut self) {
+        if self.ticks.is_none() {
+            // Without it, it is looked at the stops only.
+            self.ticks = switches::ticks().inspect_err(|errno| log::warn!("timer: {errno}")).ok();
+        }
     }
 
     fn command(&mut self, command: Command) {
@@ -337,8 +362,7 @@ impl Tracer {
         if self.ticks.is_none() {
             return;
         }
-        self.looked = Instant::now();
-        let mut any = false;
+        let mut any = !self.early.is_empty();
         for task in self.tasks.values_mut().filter(|task| task.switches.is_some() || task.wants_switches()) {
             self.observer.switches(task, false);
             any |= task.wants_switches();
@@ -352,9 +376,8 @@ impl Tracer {
     fn watch_switches(&mut self, pid: i32) {
         let Some(group) = self.groups.get(&pid) else { return };
         let wanted = group.threads.iter().any(|tid| self.tasks.get(tid).is_some_and(|t| t.wants_switches()));
-        if wanted && self.ticks.is_none() {
-            // Without it they are recorded at the stops only.
-            self.ticks = switches::ticks().inspect_err(|errno| log::warn!("timer: {errno}")).ok();
+        if wanted {
+            self.want_ticks();
         }
         self.switches();
     }

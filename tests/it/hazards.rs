@@ -1,6 +1,7 @@
 //! What goes wrong with ptrace, by the numbers of docs/ptrace.md: each hazard has a test that fails where its handling
 //! is taken out.
 
+mod births;
 mod identity;
 mod lives;
 mod stops;

@@ -1,0 +1,85 @@
+//! Hazard 8, of new processes whose maker's event comes late or never.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::sync::mpsc::{Receiver, channel};
+
+use ktrace::proc::descendants;
+
+use crate::support::mount::Mount;
+use crate::support::stream::Rec;
+use crate::support::tracee::Tracee;
+use crate::support::{DEADLINE, WHOLE, need, wait_for};
+
+/// Lines as they are printed.
+fn lines(tracee: &mut Tracee) -> Receiver<String> {
+    let out = BufReader::new(tracee.running.0.stdout.take().unwrap());
+    let (said, lines) = channel();
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+    lines
+}
+
+/// The numbers printed before this word.
+fn numbers(lines: &Receiver<String>, word: &str) -> BTreeSet<i32> {
+    let next = || lines.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{word} was not said"));
+    std::iter::repeat_with(next).take_while(|line| line != word).map(|line| line.parse().unwrap()).collect()
+}
+
+/// The processes that are seen to ask for their parent.
+fn seen(recs: &[Rec]) -> BTreeSet<i32> {
+    recs.iter().filter(|rec| rec.call() == Some("getppid")).map(Rec::pid).collect()
+}
+
+#[test]
+fn hazard_08_a_child_whose_maker_dies_of_an_exec_is_traced_and_lives() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("reborn", &["200"]);
+    let pid = tracee.pid();
+    mount.set(pid, &format!("set syscall +inherit {WHOLE}\n"));
+    let mut stream = mount.trace(pid);
+    let reader = std::thread::spawn(move || stream.rest());
+    let lines = lines(&mut tracee);
+    tracee.go();
+    let mut children = numbers(&lines, "done");
+    wait_for("the children to end", || descendants(&[pid]).is_empty());
+    drop(tracee.running.0.stdin.take());
+    assert!(tracee.running.wait().success());
+    // The last of them may have been held up beyond that word.
+    children.extend(lines.iter().map(|line| line.parse::<i32>().unwrap()));
+    let unseen: Vec<i32> = children.difference(&seen(&reader.join().unwrap())).copied().collect();
+    assert!(!children.is_empty() && unseen.is_empty(), "{unseen:?} of {} children", children.len());
+}
+
+#[test]
+fn hazard_08_a_child_killed_at_birth_leaves_nothing_that_looks_traced() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("stillborn", &["1000"]);
+    mount.set(tracee.pid(), "set syscall +inherit\n");
+    let lines = lines(&mut tracee);
+    tracee.go();
+    numbers(&lines, "born");
+    wait_for("one traced process only", || mount.read("stat").starts_with("traced 1\n"));
+}
+
+#[test]
+fn hazard_08_who_gets_the_number_of_a_child_killed_at_birth_is_not_let_go_for_it() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("stillborn", &["1000"]);
+    let pid = tracee.pid();
+    mount.set(pid, &format!("set syscall {WHOLE}\n"));
+    let mut stream = mount.trace(pid);
+    let reader = std::thread::spawn(move || stream.rest());
+    let lines = lines(&mut tracee);
+    tracee.go();
+    numbers(&lines, "born");
+    mount.set(pid, "set +inherit\n");
+    tracee.go();
+    let children = numbers(&lines, "done");
+    drop(tracee.running.0.stdin.take());
+    assert!(tracee.running.wait().success());
+    let unseen: Vec<i32> = children.difference(&seen(&reader.join().unwrap())).copied().collect();
+    assert!(!children.is_empty() && unseen.is_empty(), "{unseen:?} of {} children", children.len());
+}
