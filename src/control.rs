@@ -26,7 +26,7 @@ use crate::ctl::Command;
 use crate::error::{Error, Result};
 use crate::hooks::{At, Recorder};
 use crate::policy::Policy;
-use crate::proc::{ProcId, ProcTable, Stat};
+use crate::proc::{self, ProcId, ProcTable, Stat};
 use crate::record::{self, Stamp, Time};
 use crate::sink::{Budget, Sink};
 use crate::stream::TraceFile;
@@ -239,7 +239,11 @@ impl Ktrace {
         }
         let root_marked = self.procs.get(target).and_then(|p| p.trace()).is_some_and(|t| t.root);
         let yama = if self.options.ignore_yama { None } else { cred::yama_scope() };
-        cred::may_trace(caller, pid, root_marked, yama)?;
+        match cred::may_trace(caller, pid, root_marked, yama) {
+            // Its memory is taken down before it is a zombie: meanwhile it seems to belong to nobody.
+            Err(Error::Denied { .. }) if proc::is_ending(pid) => return Err(Error::Gone { pid }),
+            may => may?,
+        }
         // What was looked at by number was this process, if it still is.
         target.check().map(drop)
     }

@@ -124,10 +124,11 @@ impl Ktrace {
         }
     }
 
-    /// The process that had this number and is dead, where it has left records to read and no other has its number.
+    /// The process that had this number and is dead or about to be, where it has left records to read and no other has its number.
     pub fn lingers(&self, pid: i32) -> Option<ProcId> {
         let proc = self.procs.get_pid(pid)?;
-        let dead = proc.id.check().is_err() && !ProcId::of(pid).is_ok_and(|id| id != proc.id);
+        let dead = proc.id.check().is_err() || proc::is_ending(pid);
+        let dead = dead && !ProcId::of(pid).is_ok_and(|id| id != proc.id);
         (dead && proc.sink().is_some()).then_some(proc.id)
     }
 

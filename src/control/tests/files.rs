@@ -190,3 +190,54 @@ fn another_backend_takes_over_and_gives_back_where_it_cannot() {
     let chosen = World::with(|o| o.backend = Some("other".into()));
     assert_eq!(chosen.ktrace.backends(), ["other", "fake"]);
 }
+
+#[test]
+fn who_is_ending_is_as_good_as_dead_and_its_trace_stays_its_owners() {
+    let tools = ["unshare", "setpriv", "strace"];
+    let has =
+        |tool: &&str| std::env::split_paths("/usr/sbin:/usr/bin:/bin").any(|dir| dir.join(tool).is_file());
+    if !nix::unistd::geteuid().is_root() || !tools.iter().all(has) {
+        eprintln!("SKIP: needs root, {tools:?}");
+        return;
+    }
+    let mut w = World::new();
+    let spawn = |command: &str| {
+        let mut words = command.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // The first process of a pid namespace ends only after all the others, and one of them is held by a tracer that sleeps:
+    // its memory is gone by then.
+    let user = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let unshare =
+        spawn(&format!("unshare -p -f {user} sh -c sleep${{IFS}}1000&exec${{IFS}}sleep${{IFS}}1000"));
+    let pid = unshare.id() as i32;
+    w.children.push(unshare);
+    let below = |pid: i32| proc::descendants(&[pid]);
+    w.wait("two processes", || {
+        let found = below(pid);
+        found.len() == 2 && found.iter().all(|&p| Stat::of(p).is_ok_and(|s| s.comm.as_bytes() == b"sleep"))
+    });
+    let [first, held] = below(pid)[..] else { panic!("they are gone") };
+    let tracer = spawn(&format!("strace -o /dev/null -p {held}"));
+    let strace = Pid::from_raw(tracer.id() as i32);
+    w.children.push(tracer);
+    w.wait("its tracer", || proc::tracer_of(held) == strace.as_raw());
+    kill(strace, Signal::SIGSTOP).unwrap();
+    let asks = spawn(&format!("{user} sleep 1000"));
+    let caller = Caller::new(65534, 65534, asks.id() as i32);
+    w.children.push(asks);
+    w.wait("who asks", || Stat::of(caller.tid).is_ok_and(|s| s.comm.as_bytes() == b"sleep"));
+
+    let id = ProcId::of(first).unwrap();
+    w.ktrace.control(&caller, Some(id), &ctl::parse("set syscall").unwrap()).unwrap();
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    let environ = format!("/proc/{first}/environ");
+    w.wait("its memory to go", || proc::is_ending(first) && std::fs::read(&environ).is_err());
+    assert!(id.check().is_ok(), "it is no zombie yet");
+    w.ktrace.open(&caller, id).unwrap();
+    let other = Caller::new(65533, 65533, caller.tid);
+    assert_eq!(w.ktrace.open(&other, id).unwrap_err().errno(), libc::EACCES);
+    let set = w.ktrace.control(&caller, Some(id), &ctl::parse("set syscall").unwrap());
+    assert_eq!(set.unwrap_err().errno(), libc::ESRCH);
+}
