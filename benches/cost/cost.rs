@@ -1,5 +1,7 @@
 //! What one system call costs: alone, under us, under the floors and under other tools.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -7,7 +9,7 @@ use crate::Options;
 use crate::load::{self, Load};
 use crate::looped::{self, Apart, Wait};
 use crate::mount::Mount;
-use crate::seen::How;
+use crate::seen::{self, How};
 use crate::table::{Table, median, ns, ratio, times};
 
 /// Turns of the first, short run that finds how many a round needs.
@@ -27,6 +29,8 @@ pub(crate) enum Tool {
     Loop(Wait, Apart),
     /// Under a command that starts it.
     Wrapped(Vec<String>),
+    /// The same, by which the one call that it is about is recorded.
+    Filtered(Vec<String>),
 }
 
 pub(crate) fn wrapped(words: &str) -> Tool {
@@ -59,8 +63,15 @@ pub(crate) fn per_call((calls, elapsed): (u64, f64)) -> f64 {
     elapsed / calls as f64
 }
 
-/// A call that none of the loads makes.
+/// A call that the loads make only when their time is over, once in a child and once themselves.
 const UNUSED: &str = "mknod";
+/// Processes that show at the end of a load that they are traced: it and that child.
+const SHOWN: usize = 2;
+
+/// Where `ours filter` records.
+fn filtered() -> PathBuf {
+    load::program().with_extension("filtered")
+}
 
 fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
     let ktrace = [
@@ -74,7 +85,7 @@ fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
         "--calls",
         UNUSED,
         "-f",
-        &load::program().with_extension("filtered").display().to_string(),
+        &filtered().display().to_string(),
     ]
     .map(str::to_owned);
     let mut tools = vec![
@@ -82,7 +93,7 @@ fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
         ("ours", Tool::Ours("set syscall,sysret +inherit backend=ptrace")),
         ("ours default", Tool::Ours("set default +inherit backend=ptrace")),
         ("ours psig", Tool::Ours("set psig +inherit backend=ptrace")),
-        ("ours filter", Tool::Wrapped(ktrace.to_vec())),
+        ("ours filter", Tool::Filtered(ktrace.to_vec())),
         ("loop", Tool::Loop(Wait::Blocking, Apart::No)),
         ("spinning", Tool::Loop(Wait::Spinning, Apart::No)),
         ("loop, pidfds", Tool::Loop(Wait::Blocking, Apart::Yes)),
@@ -135,6 +146,17 @@ pub(crate) fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) 
             load.go();
             load.result()
         }
+        Tool::Filtered(wrapper) => {
+            let mut load = Load::start(wrapper, &args);
+            load.go();
+            let result = load.result();
+            // The file is whole when its writer has ended.
+            assert!(load.child.wait().unwrap().success(), "{words:?}: {wrapper:?}");
+            let seen = seen::check(File::open(filtered()).unwrap());
+            seen.check(words, 0, false);
+            assert!(seen.syscalls == SHOWN as u64 && seen.processes >= SHOWN, "{words:?}: {seen:?}");
+            result
+        }
         // A load that starts no processes would be the bare loop's once more.
         Tool::Loop(_, Apart::Yes) if !makes_processes(words) => return NOT_MEASURED,
         Tool::Loop(wait, apart) => {
@@ -162,7 +184,15 @@ pub(crate) fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) 
             let result = load.result();
             // A run of a command is one call at the least.
             let calls = if line.contains("psig") { 0 } else { result.0 };
-            reader.join().unwrap().check(words, calls, mount.loses());
+            let seen = reader.join().unwrap();
+            seen.check(words, calls, mount.loses());
+            if line.contains("psig") {
+                assert!(seen.signals >= SHOWN as u64, "{words:?}: {seen:?}");
+            }
+            // The load's own calls alone would do for the count: each run is a process besides.
+            if how == How::Keeps && calls > 0 {
+                assert!(seen.processes as u64 > calls, "{words:?}: {seen:?}");
+            }
             result
         }
     };

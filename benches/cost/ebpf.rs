@@ -92,7 +92,7 @@ fn cost(options: &Options, mount: &Mount) {
         }
     });
     println!(
-        "\nThe floor's ring had no room for {:.1} % of its records where it was worst.",
+        "\nThe floor's rings had no room for {:.1} % of its records where it was worst.",
         missed.get() * 100.0
     );
 }

@@ -1,12 +1,12 @@
-//! The floor under any tracer that works by eBPF (bpf/floor.bpf.c): what was called and what came of it into one ring, which
-//! a thread empties; and programs that do nothing.
+//! The floor under any tracer that works by eBPF (bpf/floor.bpf.c): what was called and what came of it into a
+//! ring for each cpu, which a thread empties; and programs that do nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -22,14 +22,21 @@ const FLOOR: [(&str, &str); 3] =
     [("floor_enter", "sys_enter"), ("floor_exit", "sys_exit"), ("floor_fork", "sched_process_fork")];
 const EMPTY: [(&str, &str); 2] = [("empty_enter", "sys_enter"), ("empty_exit", "sys_exit")];
 const BEAT: Duration = Duration::from_millis(1);
+/// `RINGS` of the programs, and the bytes of all together.
+const RINGS: usize = 16;
+const BYTES: usize = 16 << 20;
+/// `BPF_MAP_TYPE_RINGBUF` of the kernel's uapi/linux/bpf.h.
+const RINGBUF: u32 = 27;
 
 /// The loaded programs, attached only while they are measured.
 pub(crate) struct Floor {
     ebpf: Ebpf,
     pids: HashMap<MapData, u32, u32>,
     lost: Array<MapData, u64>,
-    /// `None` while a thread empties it.
-    ring: Option<RingBuf<MapData>>,
+    /// Those in `rings`; none while a thread empties them.
+    emptied: Vec<RingBuf<MapData>>,
+    /// Where the programs find them.
+    _rings: ArrayOfMaps<MapData, MapData>,
 }
 
 impl Floor {
@@ -42,23 +49,34 @@ impl Floor {
         let mut map = |name| ebpf.take_map(name).unwrap();
         let pids = HashMap::try_from(map("pids")).unwrap();
         let lost = Array::try_from(map("lost")).unwrap();
-        let ring = RingBuf::try_from(map("ring")).unwrap();
-        Floor { ebpf, pids, lost, ring: Some(ring) }
+        let mut rings: ArrayOfMaps<MapData, MapData> = ArrayOfMaps::try_from(map("rings")).unwrap();
+        let cpus = aya::util::nr_cpus().unwrap().next_power_of_two().min(RINGS);
+        // A cpu with a higher number has the ring of another: all places are taken.
+        let mut emptied = Vec::new();
+        for first in 0..cpus {
+            let params = aya_obj::Map::new_from_params(RINGBUF, 0, 0, (BYTES / cpus) as u32, 0);
+            let ring = MapData::create(params, "floor", None).unwrap();
+            for place in (first..RINGS).step_by(cpus) {
+                rings.set(place as u32, &ring, 0).unwrap();
+            }
+            emptied.push(RingBuf::try_from(Map::RingBuf(ring)).unwrap());
+        }
+        Floor { ebpf, pids, lost, emptied, _rings: rings }
     }
 
-    /// What `f` gives, while a thread empties the ring into which goes what this process and its children do; and how many
+    /// What `f` gives, while a thread empties the rings into which goes what this process and its children do; and how many
     /// records there were.
     pub(crate) fn watching<T>(&mut self, pid: i32, f: impl FnOnce() -> T) -> (T, Records) {
         self.lost.set(0, 0, 0).unwrap();
         self.pids.insert(pid as u32, 1, 0).unwrap();
         let over = Arc::new(AtomicBool::new(false));
-        let reader = empty(self.ring.take().unwrap(), Arc::clone(&over));
+        let reader = empty(std::mem::take(&mut self.emptied), Arc::clone(&over));
         let links = self.attach(&FLOOR);
         let result = f();
         self.detach(links);
         over.store(true, Ordering::SeqCst);
-        let (ring, seen) = reader.join().unwrap();
-        self.ring = Some(ring);
+        let (rings, seen) = reader.join().unwrap();
+        self.emptied = rings;
         let pids: Vec<u32> = self.pids.keys().map_while(Result::ok).collect();
         for pid in pids {
             let _ = self.pids.remove(&pid);
@@ -93,21 +111,26 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut BtfTracePoint {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Records {
     pub(crate) seen: u64,
-    /// The ring had no room for so many.
+    /// The rings had no room for so many.
     pub(crate) lost: u64,
 }
 
-/// Looks at every record, keeps none; gives the ring back, and how many there were.
-fn empty(mut ring: RingBuf<MapData>, over: Arc<AtomicBool>) -> JoinHandle<(RingBuf<MapData>, u64)> {
+/// Looks at every record, keeps none; gives the rings back, and how many there were.
+fn empty(
+    mut rings: Vec<RingBuf<MapData>>,
+    over: Arc<AtomicBool>,
+) -> JoinHandle<(Vec<RingBuf<MapData>>, u64)> {
     thread::spawn(move || {
         let mut seen = 0;
         loop {
             let last = over.load(Ordering::SeqCst);
-            while ring.next().is_some() {
-                seen += 1;
+            for ring in &mut rings {
+                while ring.next().is_some() {
+                    seen += 1;
+                }
             }
             if last {
-                return (ring, seen);
+                return (rings, seen);
             }
             thread::sleep(BEAT);
         }

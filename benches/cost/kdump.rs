@@ -18,6 +18,11 @@ use crate::table::{Table, median, ns, times};
 const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
 /// Turns of the load that is recorded.
 const TURNS: u64 = 80_000;
+/// Commands that are recorded besides: no few calls again and again, but paths, structures and the strings of execs.
+const REAL: &str =
+    "git status; find /usr/include -name '*.h'; cc -O1 -c -o /dev/null -x c /usr/include/stdio.h";
+/// Their stream is repeated until there is so much of it.
+const REAL_BYTES: u64 = 100 << 20;
 /// The large input is so many streams like the small one, one after the other: long enough that its time is that of printing.
 const TIMES: usize = 10;
 
@@ -30,10 +35,10 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Of a real program.
-    fn new(mount: &Mount) -> Recorded {
-        let mut load = Load::waiting(&words(&format!("rw1 {TURNS}")));
-        mount.ctl(load.pid(), "set default size=256M policy=drop +inherit backend=ptrace");
+    /// Of a load.
+    fn new(mount: &Mount, name: &str, args: &[String]) -> Recorded {
+        let mut load = Load::waiting(args);
+        mount.ctl(load.pid(), "set default size=256M policy=block +inherit backend=ptrace");
         let mut trace = File::open(mount.path(&format!("{}/trace", load.pid()))).unwrap();
         load.go();
         let mut all = Vec::new();
@@ -48,11 +53,12 @@ impl Recorded {
             records += 1;
             calls += u64::from(header.ktr_type == record::KTR_SYSCALL);
         }
-        Recorded::written(&all, 1, records, calls)
+        assert!(calls > 0, "{args:?}: nothing was traced");
+        Recorded::written(&all, 1, name, records, calls)
     }
 
-    fn written(stream: &[u8], times: usize, records: u64, calls: u64) -> Recorded {
-        let path = load::program().with_extension(format!("ktrace.{times}"));
+    fn written(stream: &[u8], times: usize, name: &str, records: u64, calls: u64) -> Recorded {
+        let path = load::program().with_extension(format!("{name}.{times}"));
         let mut file = File::create(&path).unwrap();
         for _ in 0..times {
             file.write_all(stream).unwrap();
@@ -61,8 +67,8 @@ impl Recorded {
         Recorded { path, bytes: n * stream.len() as u64, records: n * records, calls: n * calls }
     }
 
-    fn times(&self, times: usize) -> Recorded {
-        Recorded::written(&std::fs::read(&self.path).unwrap(), times, self.records, self.calls)
+    fn times(&self, times: usize, name: &str) -> Recorded {
+        Recorded::written(&std::fs::read(&self.path).unwrap(), times, name, self.records, self.calls)
     }
 
     fn size(&self) -> String {
@@ -113,24 +119,30 @@ fn peak(from: From, of: &Recorded) -> f64 {
 /// Prints the table.
 pub(crate) fn run(options: &Options, mount: &Mount) {
     let mut table = Table::new("kdump", &["", "median", "compared with", "ratio"]);
-    let small = Recorded::new(mount);
-    let large = small.times(TIMES);
+    let small = Recorded::new(mount, "same", &words(&format!("rw1 {TURNS}")));
+    let large = small.times(TIMES, "same");
+    let mut run = words("run 1 sh -c");
+    run.push(REAL.to_owned());
+    let once = Recorded::new(mount, "real", &run);
+    let real = once.times(REAL_BYTES.div_ceil(once.bytes) as usize, "real");
     let cores = std::thread::available_parallelism().unwrap();
     let ways = [
         (From::Stdin, "standard input, one core".to_owned()),
         (From::File, format!("a file, {cores} cores")),
     ];
-    let mut alone = 0.0;
-    for (from, name) in &ways {
-        let rate = median(&(0..options.rounds).map(|_| printed(*from, &large)).collect::<Vec<_>>());
-        let shown = |rate: f64| format!("{:.2} M records/s", rate / 1e6);
-        let (with, than) = if alone > 0.0 {
-            (format!("one core {}", shown(alone)), rate / alone)
-        } else {
-            (String::new(), 0.0)
-        };
-        table.row(&[format!("to text, {name}, {}", large.size()), shown(rate), with, times(than)]);
-        alone = rate;
+    for (what, of) in [("read/write 1", &large), ("git, find and a compile", &real)] {
+        let mut alone = 0.0;
+        for (from, name) in &ways {
+            let rate = median(&(0..options.rounds).map(|_| printed(*from, of)).collect::<Vec<_>>());
+            let shown = |rate: f64| format!("{:.2} M records/s", rate / 1e6);
+            let (with, than) = if alone > 0.0 {
+                (format!("one core {}", shown(alone)), rate / alone)
+            } else {
+                (String::new(), 0.0)
+            };
+            table.row(&[format!("{what} to text, {name}, {}", of.size()), shown(rate), with, times(than)]);
+            alone = rate;
+        }
     }
     for (from, name) in &ways {
         let most = |of| median(&(0..options.rounds).map(|_| peak(*from, of)).collect::<Vec<_>>());

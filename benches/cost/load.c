@@ -8,10 +8,12 @@
  *   load paced N NANOSECONDS [PROCESSES]
  *                                       getppid(2) so often in each, each so long after the one before, never asleep
  *   load ticks N MICROSECONDS           one getppid(2) after each pause
+ *   load feed N BYTES                   at once: N writes of so many bytes on standard output
  *   load peak COMMAND...                at once: prints the most KiB of memory that the command had, its output thrown away
  *
  * It begins when one byte has come on standard input, and prints the calls made, or the commands run, and the nanoseconds they
- * took; nothing where a command has failed. */
+ * took; nothing where a command has failed. Before it prints, when the time is taken, it and a child of it each make one
+ * mknod(2) that fails and handle a signal: a tracer that sees neither has traced nothing. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <limits.h>
@@ -155,6 +157,41 @@ static int peak(char **words)
 	return 0;
 }
 
+static int feed(long size)
+{
+	char *data = calloc(1, size);
+	for (long i = 0; i < n; i++)
+		for (long at = 0, some; at < size; at += some) {
+			some = write(1, data + at, size - at);
+			if (some < 0)
+				return 1;
+		}
+	return 0;
+}
+
+static void caught(int unused)
+{
+}
+
+static void shows(void)
+{
+	syscall(SYS_mknod, "", 0, 0);
+	raise(SIGUSR1);
+}
+
+/* Once in a child, once here. */
+static void show(void)
+{
+	signal(SIGUSR1, caught);
+	pid_t child = fork();
+	if (child == 0) {
+		shows();
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	shows();
+}
+
 int main(int argc, char **argv)
 {
 	mode = argv[1];
@@ -165,6 +202,8 @@ int main(int argc, char **argv)
 		return idle(n);
 	if (is("peak"))
 		return peak(argv + 2);
+	if (is("feed"))
+		return feed(threads);
 	made = mmap(NULL, sizeof *made, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (made == MAP_FAILED)
 		return 1;
@@ -174,7 +213,9 @@ int main(int argc, char **argv)
 		for (long i = 0; i < n; i++)
 			if (run(argv + 3))
 				return 1;
-		printf("%ld %lld\n", n, now() - begun);
+		long long elapsed = now() - begun;
+		show();
+		printf("%ld %lld\n", n, elapsed);
 		return 0;
 	}
 	if (is("ticks")) {
@@ -204,6 +245,8 @@ int main(int argc, char **argv)
 			;
 	}
 	long turns = end ? *made : n * threads * processes;
-	printf("%ld %lld\n", turns * calls(), now() - begun);
+	long long elapsed = now() - begun;
+	show();
+	printf("%ld %lld\n", turns * calls(), elapsed);
 	return 0;
 }

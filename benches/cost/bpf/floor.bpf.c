@@ -1,6 +1,6 @@
 /*
  * The least that any tool must do that watches calls by eBPF: who it is, what was called, with which arguments, and with
- * which result, in a ring. And two programs that do nothing.
+ * which result, in a ring: one for each cpu, for whose lock no other cpu waits. And two programs that do nothing.
  *
  * Loaded by benches/cost/floor.rs; the compiled object is committed beside this file: `make` here makes it again.
  */
@@ -9,7 +9,10 @@
 struct entry { u64 ktime, pid_tgid; char comm[16]; u64 nr; u64 args[6]; };
 struct result { u64 ktime, pid_tgid; char comm[16]; u64 nr; u64 result; };
 
-struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 24); } ring SEC(".maps");
+#define RINGS 16
+struct ring { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, RINGS); __type(key, u32);
+	__array(values, struct ring); } rings SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 32768);
 	__type(key, u32); __type(value, u32); } pids SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1);
@@ -24,6 +27,15 @@ static __always_inline void lose(void)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* Room in the ring of this cpu. */
+static __always_inline void *room(u64 size)
+{
+	u32 cpu = bpf_get_smp_processor_id() & (RINGS - 1);
+	void *ring = bpf_map_lookup_elem(&rings, &cpu);
+
+	return ring ? bpf_ringbuf_reserve(ring, size, 0) : NULL;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(floor_enter, struct pt_regs *regs, long id)
 {
@@ -32,7 +44,7 @@ int BPF_PROG(floor_enter, struct pt_regs *regs, long id)
 
 	if (!bpf_map_lookup_elem(&pids, &tgid))
 		return 0;
-	struct entry *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	struct entry *e = room(sizeof(*e));
 	if (!e) {
 		lose();
 		return 0;
@@ -59,7 +71,7 @@ int BPF_PROG(floor_exit, struct pt_regs *regs, long result)
 
 	if (!bpf_map_lookup_elem(&pids, &tgid))
 		return 0;
-	struct result *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	struct result *e = room(sizeof(*e));
 	if (!e) {
 		lose();
 		return 0;
