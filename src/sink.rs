@@ -211,8 +211,7 @@ impl Sink {
         Ok(Arc::new(Sink { id, owner, size, file, budget, given_up, state, room }))
     }
 
-    /// Lets its ring grow up to `most` bytes where a record has no room though somebody reads, and the policy is not to
-    /// wait for that reader, nor to overwrite what it has not read.
+    /// Lets its ring grow up to `most` bytes where under policy stop a record has no room though somebody reads.
     pub fn let_grow(&self, most: usize) {
         self.state.lock().most = most.clamp(self.size, SIZE_MAX);
     }
@@ -523,8 +522,7 @@ impl State {
             _ => fastest.unwrap_or(0),
         };
         while !self.ring.make_room(len, droppable) {
-            let waits = matches!(self.policy, Policy::Block | Policy::Overwrite);
-            if waits || self.readers() == 0 || !self.ring.grow(self.most) {
+            if self.policy != Policy::Stop || self.readers() == 0 || !self.ring.grow(self.most) {
                 return false;
             }
         }

@@ -353,10 +353,11 @@ proptest! {
     fn whatever_is_appended_and_read_nothing_is_torn_and_every_loss_is_told(
         steps in prop::collection::vec((0u8..4, 8usize..4000, 1usize..6000), 1..200),
         overwrite in any::<bool>(),
-        most in SIZE_MIN..SIZE_MIN * 5,
+        grows in prop::collection::vec(any::<bool>(), 200),
     ) {
-        let sink = sink(if overwrite { Policy::Overwrite } else { Policy::Drop });
-        sink.let_grow(most);
+        let lossy = if overwrite { Policy::Overwrite } else { Policy::Drop };
+        let sink = sink(lossy);
+        sink.let_grow(SIZE_MIN * 5);
         let mut readers: HashMap<u8, (Reader, Vec<u8>)> =
             (0..2).map(|i| (i, (sink.reader(), Vec::new()))).collect();
         let mut appended = 0u64;
@@ -364,7 +365,13 @@ proptest! {
         for (what, len, max) in steps {
             match what {
                 0 | 1 => {
-                    append(&sink, 1 + i32::from(what), appended, len);
+                    // It may grow for this record alone.
+                    let stops = grows[appended as usize] && sink.counts().memory < SIZE_MIN * 5;
+                    sink.set_policy(if stops { Policy::Stop } else { lossy });
+                    if append(&sink, 1 + i32::from(what), appended, len) == Appended::Full {
+                        sink.lose(record(1, 0, len).len());
+                    }
+                    sink.set_policy(lossy);
                     appended += 1;
                 }
                 who => {
@@ -447,8 +454,8 @@ fn fill_large(sink: &Sink, from: u64) -> (u64, Appended) {
 
 #[test]
 fn a_ring_grows_for_a_late_reader_and_keeps_all_that_it_holds() {
-    for policy in [Policy::Stop, Policy::Drop] {
-        let sink = Sink::new(SIZE_MIN, policy, 0, &Budget::new(1 << 20), None).unwrap();
+    {
+        let sink = sink(Policy::Stop);
         sink.let_grow(SIZE_MIN * 8);
         let (mut slow, mut reader) = (sink.reader(), sink.reader());
         assert_eq!(read(&mut reader), [""; 0]);
@@ -487,6 +494,7 @@ fn a_ring_does_not_grow_where_nobody_reads_or_the_policy_has_another_answer_or_m
     assert_eq!(grown(Policy::Stop, 1 << 20, true), 8);
     assert_eq!(grown(Policy::Stop, 1 << 20, false), 1, "nobody has read");
     assert_eq!(grown(Policy::Block, 1 << 20, true), 1, "it waits for its reader");
+    assert_eq!(grown(Policy::Drop, 1 << 20, true), 1, "it loses, and tells");
     assert_eq!(grown(Policy::Overwrite, 1 << 20, true), 1, "it lets go of the oldest");
     assert_eq!(grown(Policy::Stop, SIZE_MIN * 8, true), 4, "half of the memory is for others");
 }
