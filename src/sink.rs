@@ -255,6 +255,11 @@ impl Sink {
         self.size
     }
 
+    /// The same, where it is all that its ring may ever have.
+    pub fn exact_size(&self) -> Option<usize> {
+        (self.state.lock().most == self.size).then_some(self.size)
+    }
+
     /// Bytes that its ring could hold by the memory that is left now.
     pub fn attainable(&self) -> usize {
         self.state.lock().ring.attainable()
@@ -373,9 +378,9 @@ impl Sink {
         true
     }
 
-    /// True while less than a quarter of what all rings may use is used.
+    /// True while less than a quarter of what all rings may use is used, but for what they have grown by.
     pub fn has_plenty(&self) -> bool {
-        self.budget.used() < self.budget.limit() / 4
+        self.budget.used_at_first() < self.budget.limit() / 4
     }
 
     /// Memory of somebody else's that belongs to this sink and counts like its ring; `None` where there is no more.

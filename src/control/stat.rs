@@ -26,7 +26,7 @@ impl Ktrace {
                     facs: trace.facs - Facs::MIB,
                     inherit: trace.inherit,
                     policy: Some(trace.sink().policy()),
-                    size: Some(trace.sink().size()),
+                    size: trace.sink().exact_size(),
                     backend: Some(trace.backend.to_owned()),
                     calls: trace.calls.clone(),
                     ..Set::default()

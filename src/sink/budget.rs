@@ -12,13 +12,20 @@ use super::Counts;
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    /// What rings may use beyond the size they were made with.
+    grown: AtomicUsize,
     past: Mutex<Counts>,
 }
 
 impl Budget {
     /// At most `limit` bytes.
     pub fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, used: AtomicUsize::new(0), past: Mutex::default() })
+        Arc::new(Budget {
+            limit,
+            used: AtomicUsize::new(0),
+            grown: AtomicUsize::new(0),
+            past: Mutex::default(),
+        })
     }
 
     /// Bytes in use.
@@ -43,6 +50,21 @@ impl Budget {
 
     pub(super) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets a ring use so much beyond its first size, where all of them together come to no more than half of the limit.
+    pub(super) fn let_grow(&self, bytes: usize) -> bool {
+        let fits = |grown: usize| grown.checked_add(bytes).filter(|&sum| sum <= self.limit / 2);
+        self.grown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    pub(super) fn shrink(&self, bytes: usize) {
+        self.grown.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in use but for what rings have grown by: that is there for a moment, and for them alone.
+    pub(super) fn used_at_first(&self) -> usize {
+        self.used().saturating_sub(self.grown.load(Ordering::Relaxed))
     }
 
     pub(super) fn remember(&self, counts: Counts) {

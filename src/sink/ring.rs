@@ -67,6 +67,8 @@ pub(super) struct Ring {
     /// True while more can be asked for: nothing has wrapped yet.
     growing: bool,
     budget: Arc<Budget>,
+    /// Bytes of `mem` beyond its first size.
+    grown: usize,
     tail: u64,
     /// What was ever let go.
     gone: Tally,
@@ -84,6 +86,7 @@ impl Ring {
             granted,
             growing: granted < size,
             budget: Arc::clone(budget),
+            grown: 0,
             tail: 0,
             gone: Tally::default(),
             head: 0,
@@ -149,21 +152,26 @@ impl Ring {
         true
     }
 
-    /// Makes it twice as large, but no larger than `most`, and keeps what it holds; false where that cannot be. Half of the
-    /// budget is left to others, and what the first size allows is used first.
+    /// Makes it twice as large, but no larger than `most`, and keeps what it holds; false where that cannot be. Growth of all
+    /// rings is half of the budget at most, and what the first size allows is used first.
     pub(super) fn grow(&mut self, most: usize) -> bool {
         let size = (self.mem.len() * 2).min(most);
         if self.growing || size <= self.mem.len() {
             return false;
         }
-        if self.budget.used() - self.granted + size > self.budget.limit() / 2 {
+        let more = size - self.mem.len();
+        if !self.budget.let_grow(more) {
             return false;
         }
-        let Ok(mut mem) = MmapMut::map_anon(size) else { return false };
+        let Ok(mut mem) = MmapMut::map_anon(size) else {
+            self.budget.shrink(more);
+            return false;
+        };
         let (first, rest) = self.slices(self.tail, self.held());
         mem[..first.len()].copy_from_slice(first);
         mem[first.len()..first.len() + rest.len()].copy_from_slice(rest);
         (self.mem, self.base, self.growing) = (mem, self.tail, true);
+        self.grown += more;
         true
     }
 
@@ -235,5 +243,6 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         self.budget.give_back(self.granted);
+        self.budget.shrink(self.grown);
     }
 }

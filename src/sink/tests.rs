@@ -498,3 +498,26 @@ fn a_ring_does_not_grow_where_nobody_reads_or_the_policy_has_another_answer_or_m
     assert_eq!(grown(Policy::Overwrite, 1 << 20, true), 1, "it lets go of the oldest");
     assert_eq!(grown(Policy::Stop, SIZE_MIN * 8, true), 4, "half of the memory is for others");
 }
+
+#[test]
+fn grown_rings_leave_half_of_the_memory_and_their_growth_makes_nobody_elses_ring_small() {
+    let budget = Budget::new(SIZE_MIN * 64);
+    let mut kept = Vec::new();
+    for _ in 0..24 {
+        let sink = Sink::new(SIZE_MIN, Policy::Stop, 0, &budget, None).unwrap();
+        sink.let_grow(SIZE_MIN * 8);
+        let mut reader = sink.reader();
+        read(&mut reader);
+        kept.push((sink, reader));
+    }
+    for (sink, _) in &kept {
+        fill_large(sink, 0);
+    }
+    assert!(budget.used() <= SIZE_MIN * 24 + budget.limit() / 2, "{} bytes", budget.used());
+    let grown = kept.split_off(4);
+    drop(grown);
+    assert!(budget.used() > budget.limit() / 4);
+    assert!(kept[0].0.has_plenty(), "four rings of the first size would be a sixteenth");
+    drop(kept);
+    assert_eq!((budget.used(), budget.used_at_first()), (0, 0));
+}
