@@ -259,14 +259,24 @@ pub fn sees_memory(uid: u32, pid: i32) -> bool {
     match uid {
         // What is not dumpable is root's in /proc: of root without the capability that says nothing.
         0 => Creds::of(pid).and_then(|it| reads_environ(&it, pid)).unwrap_or(false),
-        _ => fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.uid() == uid),
+        _ => fs::metadata(environ(pid)).is_ok_and(|environ| environ.uid() == uid),
     }
+}
+
+/// The file of a process's environment. That of a first thread that has exited before the others is root's: it has no memory
+/// any more.
+fn environ(pid: i32) -> String {
+    let ended = |tid: i32| proc::Stat::of(tid).is_ok_and(|stat| stat.has_exited());
+    let lives = |tid: &i32| *tid != pid && !ended(*tid);
+    let other = ended(pid).then(|| proc::threads(pid).ok()?.into_iter().find(lives)).flatten();
+    other.map_or(format!("/proc/{pid}/environ"), |tid| format!("/proc/{pid}/task/{tid}/environ"))
 }
 
 /// Whether the caller could open /proc/pid/environ, by its ids alone: the kernel's own answer to who may look into a
 /// process.
 fn reads_environ(caller: &Creds, pid: i32) -> Result<bool> {
-    let open = || File::open(format!("/proc/{pid}/environ"));
+    let path = environ(pid);
+    let open = || File::open(&path);
     let opened = sys::with_ids_only(caller.uid[1], caller.gid[1], &caller.groups, open)
         .map_err(|errno| Error::sys("take the caller's ids", pid, errno))?;
     match opened {

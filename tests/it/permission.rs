@@ -9,7 +9,7 @@ use ktrace::proc;
 
 use crate::support::mount::{Mount, program, scratch};
 use crate::support::tracee;
-use crate::support::user::{AS_A, B, copy, sets, under};
+use crate::support::user::{AS_A, AS_B, B, copy, sets, under};
 use crate::support::{Running, need, output, wait_for};
 
 /// A copy of may.c's program that every user can reach.
@@ -152,6 +152,21 @@ fn what_nobody_or_only_root_traces() {
     ] {
         let said = sets(&mount, caller, pid).unwrap_err();
         assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn a_process_whose_first_thread_has_exited_is_its_users_as_before() {
+    need!("fuse", "ptrace", "setpriv");
+    let mount = Mount::new();
+    let program = tracee::program("leaderless");
+    let program = copy(mount.scratch(), program.to_str().unwrap(), "leaderless", 0o755);
+    for (whose, other) in [(AS_A, AS_B), (AS_B, AS_A)] {
+        let running = Running::spawn(under(whose).arg(&program).stdin(Stdio::piped()));
+        let pid = running.pid();
+        wait_for("the first thread to exit", || proc::Stat::of(pid).is_ok_and(|stat| stat.has_exited()));
+        assert_eq!(sets(&mount, whose, pid), Ok(()));
+        assert!(sets(&mount, other, pid).is_err());
     }
 }
 
