@@ -192,6 +192,7 @@ impl Tracer {
             log::error!("wait: {errno}");
         }
         self.strangers.clear();
+        self.abandon_early();
         let tids: Vec<i32> = self.tasks.keys().copied().collect();
         for tid in tids {
             self.dead(tid, false);

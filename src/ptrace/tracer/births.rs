@@ -143,11 +143,32 @@ impl Tracer {
                 self.child(parent, tid);
             }
             if self.early.contains_key(&tid) {
+                self.orphaned(tid);
                 self.strange(tid);
             }
             // The event may come all the same.
             self.ahead.insert(tid);
         }
+    }
+
+    /// Nobody knows any more whose child a new process is, and what was traced of that one: all streams it may belong to are told.
+    fn orphaned(&mut self, child: i32) {
+        let mut told = Vec::new();
+        for group in self.groups.values() {
+            let Some(trace) = group.trace.as_ref().filter(|trace| trace.inherit) else { continue };
+            if told.contains(&trace.sink().id()) {
+                continue;
+            }
+            if let Some(task) = group.threads.iter().find_map(|tid| self.tasks.get(tid)) {
+                told.push(trace.sink().id());
+                self.observer.escaped(task, trace, child, libc::ESRCH);
+            }
+        }
+    }
+
+    /// Nobody is traced any more: those whose parents' events did not come run on.
+    pub(super) fn abandon_early(&mut self) {
+        self.early.drain().for_each(|(_, early)| early.stopped.detach(0));
     }
 
     /// A thread of the process whose child a new one is, as far as its tracing may go over: the kernel makes orphans
