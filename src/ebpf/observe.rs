@@ -218,7 +218,12 @@ impl One<'_> {
         if let Some(proc) = &proc {
             proc.set_opaque(hidden);
         }
-        self.watched.insert(child, Watched { proc, hidden, ..Watched::new(trace, abi) });
+        let id = proc.as_ref().map(|proc| proc.id);
+        let before = self.watched.insert(child, Watched { proc, hidden, ..Watched::new(trace, abi) });
+        if let Some(it) = before.and_then(|before| before.proc).filter(|it| Some(it.id) != id) {
+            // Whoever had the number, of whose end no ring had room to tell.
+            self.procs.exit(&it);
+        }
     }
 
     /// Those of whose birth the ring has not told.
