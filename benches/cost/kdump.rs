@@ -156,8 +156,12 @@ pub(crate) fn run(options: &Options, mount: &Mount) {
         ]);
     }
     if let Some(theirs) = formatting(options.rounds) {
-        let rate = median(&(0..options.rounds).map(|_| printed(From::Stdin, &large)).collect::<Vec<_>>());
-        let ours = 1e9 / rate * large.records as f64 / large.calls as f64;
+        let user = || {
+            let before = user_time();
+            printed(From::Stdin, &large);
+            user_time() - before
+        };
+        let ours = median(&(0..options.rounds).map(|_| user()).collect::<Vec<_>>()) / large.calls as f64;
         table.row(&[
             "formatting a call".to_owned(),
             ns(ours),
@@ -167,7 +171,8 @@ pub(crate) fn run(options: &Options, mount: &Mount) {
     }
 }
 
-/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, the load's apart.
+/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, as kdump's, the load's
+/// apart.
 fn formatting(rounds: usize) -> Option<f64> {
     const TURNS: u64 = 20_000;
     let user = |wrapper: &[String]| {
