@@ -26,6 +26,10 @@ use crate::pids::{PidSet, Pids};
 use crate::proc::{Proc, Trace};
 use crate::record::Time;
 
+/// So many stops are heard one by one, each resumed before the next is asked for. Then all that there are at that moment are
+/// heard first: the kernel tells of the youngest first, and a few busy ones would keep the others stopped for seconds.
+const ROW: u32 = 64;
+
 /// Runs until nothing is left to trace and nobody wants anything.
 pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) {
     if let Err(errno) = sys::hear_kicks() {
@@ -48,6 +52,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         ticks: None,
         looked: Instant::now(),
         owes: false,
+        row: 0,
     };
     while tracer.work() {}
 }
@@ -76,6 +81,8 @@ struct Tracer {
     ahead: PidSet,
     /// Somebody waits for a change to be in force.
     owes: bool,
+    /// Changes heard one by one since all were heard of.
+    row: u32,
 }
 
 impl Tracer {
@@ -90,10 +97,13 @@ impl Tracer {
         if self.owes {
             self.catch_up();
             self.owes = self.groups.values().any(|group| !group.changes.is_empty());
+        } else if self.row >= ROW {
+            self.catch_up();
         }
         self.pace.pause();
         match self.wait() {
             Ok(Some(change)) => {
+                self.row += 1;
                 self.change(change);
                 let looks = self.ticks.is_some() || !self.early.is_empty();
                 if looks && self.looked.elapsed() >= switches::TICK {
@@ -165,12 +175,13 @@ impl Tracer {
     }
 
     /// Hears of everybody who has stopped by now. Nobody is resumed before all are known: the kernel tells of the youngest
-    /// first, and where young ones go on being made the others would never be heard of.
+    /// first, and where young ones go on being made, or stop again at once, the others would never be heard of.
     fn catch_up(&mut self) {
         let mut changes = Vec::new();
         while let Ok(Some(change)) = stop::wait(false) {
             changes.push(change);
         }
+        self.row = 0;
         for change in changes {
             self.change(change);
         }

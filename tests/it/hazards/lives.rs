@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use ktrace::record::Body;
 use nix::sys::signal::Signal;
@@ -14,7 +15,7 @@ use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
 use crate::support::user::copy;
-use crate::support::{POLICIES, Running, WHOLE, need, only_on, wait_for};
+use crate::support::{DEADLINE, POLICIES, Running, WHOLE, need, only_on, wait_for};
 
 #[test]
 fn hazard_07_attaching_to_a_process_that_execs_all_the_time_ends() {
@@ -247,6 +248,23 @@ fn hazard_20_each_tree_has_a_tracer_thread_of_its_own() {
     let child = recs.last().unwrap().pid();
     assert_eq!(ktrace::proc::tracer_of(child), ktrace::proc::tracer_of(parent));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn hazard_20_the_oldest_thread_is_heard_of_although_younger_ones_stop_all_the_time() {
+    only_on!("ptrace", "nobody is stopped");
+    need!("fuse", "ptrace");
+    const CALLS: usize = 500;
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("crowd", &["8", &CALLS.to_string()]);
+    mount.set(tracee.pid(), "set syscall calls=getuid");
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let by = Instant::now() + DEADLINE;
+    for call in 0..CALLS {
+        trace.until("a call", |rec| rec.call() == Some("getuid"));
+        assert!(Instant::now() < by, "{call} calls in {DEADLINE:?}");
+    }
 }
 
 #[test]
