@@ -171,11 +171,18 @@ impl Drop for Stopped {
 /// # Errors
 /// ECHILD where this thread traces nobody.
 pub(super) fn wait(block: bool) -> nix::Result<Option<Change>> {
-    match sys::wait(if block { 0 } else { libc::WNOHANG }) {
+    match sys::wait(None, if block { 0 } else { libc::WNOHANG }) {
         Ok(found) => Ok(found.and_then(|(tid, status)| classify(tid, status))),
         Err(Errno::EINTR) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// What has happened to this thread, if anything: the kernel looks at no other one.
+pub(super) fn of(tid: i32) -> Option<Change> {
+    // ECHILD: it is not ours any more.
+    let (tid, status) = sys::wait(Some(tid), libc::WNOHANG).ok()??;
+    classify(tid, status)
 }
 
 fn classify(tid: i32, status: i32) -> Option<Change> {

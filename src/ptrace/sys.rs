@@ -100,16 +100,16 @@ pub(super) fn set_registers(tid: i32, regs: &libc::user_regs_struct) -> nix::Res
     unsafe { ptrace(libc::PTRACE_SETREGS, tid, 0, ptr::from_ref(regs) as usize) }.map(drop)
 }
 
-/// The next change of state of a tracee of this very thread: thread id and wait status.
+/// The next change of state of a tracee of this very thread, or of the one with this id: thread id and wait status.
 ///
 /// `__WNOTHREAD`: without it another tracer thread's stop can be taken from it.
-pub(super) fn wait(flags: i32) -> nix::Result<Option<(i32, i32)>> {
+pub(super) fn wait(tid: Option<i32>, flags: i32) -> nix::Result<Option<(i32, i32)>> {
     let mut status = 0;
     let flags = libc::__WALL | libc::__WNOTHREAD | flags;
     // Not waitpid(3), a cancellation point: the C library would note twice that this thread may not be cancelled.
     // SAFETY: `status` has room for the status, and no usage is asked for.
     let tid = Errno::result(unsafe {
-        libc::syscall(libc::SYS_wait4, -1, &mut status, flags, ptr::null_mut::<libc::rusage>())
+        libc::syscall(libc::SYS_wait4, tid.unwrap_or(-1), &mut status, flags, ptr::null_mut::<libc::rusage>())
     })?;
     Ok((tid != 0).then_some((tid as i32, status)))
 }

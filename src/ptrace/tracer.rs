@@ -51,7 +51,6 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         ahead: PidSet::default(),
         ticks: None,
         looked: Instant::now(),
-        owes: false,
         row: 0,
     };
     while tracer.work() {}
@@ -79,8 +78,6 @@ struct Tracer {
     /// child of whoever is their parent. The event may still come. Where it does not, a number stays here until it is used
     /// again, and is looked up once more then than others.
     ahead: PidSet,
-    /// Somebody waits for a change to be in force.
-    owes: bool,
     /// Changes heard one by one since all were heard of.
     row: u32,
 }
@@ -94,10 +91,8 @@ impl Tracer {
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
         }
-        if self.owes {
-            self.catch_up();
-            self.owes = self.groups.values().any(|group| !group.changes.is_empty());
-        } else if self.row >= ROW {
+        if self.row >= ROW {
+            self.hear_awaited();
             self.catch_up();
         }
         self.pace.pause();
@@ -155,7 +150,8 @@ impl Tracer {
     fn command(&mut self, command: Command) {
         match command {
             Command::Apply { proc, trace, heard, in_force } => {
-                self.owes = true;
+                // Who stops for it is heard of at once.
+                self.row = ROW;
                 let result = match trace {
                     Some(trace) => self.attach(&proc, trace, in_force),
                     None => {
@@ -184,6 +180,26 @@ impl Tracer {
         self.row = 0;
         for change in changes {
             self.change(change);
+        }
+    }
+
+    /// Hears of those that have stopped and for which somebody waits. By their ids: for the next of all, the kernel looks at
+    /// all that were heard of before, so for a thousand it would look half a million times.
+    fn hear_awaited(&mut self) {
+        loop {
+            let changes = self.groups.values().flat_map(|group| &group.changes);
+            let awaited: Vec<i32> = changes.flat_map(|pending| &pending.left).copied().collect();
+            let mut heard = 0;
+            for tid in awaited {
+                if let Some(change) = stop::of(tid) {
+                    heard += 1;
+                    self.change(change);
+                }
+            }
+            // For few it would be more to ask after all that have not stopped.
+            if heard < ROW {
+                return;
+            }
         }
     }
 

@@ -1,13 +1,17 @@
 //! CSW: the switches that a program makes, and not those that tracing makes.
 
+use std::fs;
+use std::io::Read;
 use std::process::Command;
+use std::time::Instant;
 
 use ktrace::record::Body;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::{self, Tracee};
-use crate::support::{need, wait_for};
+use crate::support::{DEADLINE, need, only_on, wait_for};
 
 const SLEEPS: usize = 50;
 
@@ -98,4 +102,37 @@ fn threads_and_children_are_watched_like_their_process() {
     mount.set(tracee.pid(), "clear");
     trace.rest();
     wait_for("an untraced process", || mount.read(format!("{}/ctl", tracee.pid())) == "clear\n");
+}
+
+#[test]
+fn who_makes_no_stop_is_asked_for_its_switches_while_others_let_the_tracer_never_sleep() {
+    only_on!("ptrace", "the other backend waits for no stop");
+    need!("fuse", "ptrace");
+    // Enough that one of them is always stopped, wherever they and the tracer run. Seldom it does sleep all the same, and a
+    // tick is heard then: so it takes many rounds to see that no sleep is needed.
+    const CALLERS: &str = "8";
+    const ROUNDS: usize = 100;
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("crowd", &[CALLERS, "0"]);
+    let pid = tracee.pid();
+    mount.set(pid, "set csw,syscall calls=close");
+    let mut trace = mount.trace(pid);
+    tracee.go();
+    let by = Instant::now() + DEADLINE;
+    let mut page = [0; 4096];
+    for round in 0..ROUNDS {
+        wait_for("a full pipe", || {
+            let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
+            call.is_ok_and(|call| call.starts_with("1 0x1 "))
+                && ktrace::proc::Stat::of(pid).unwrap().state == b'S'
+        });
+        let before = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+        tracee.running.0.stdout.as_mut().unwrap().read_exact(&mut page).unwrap();
+        trace.until("a switch", |rec| {
+            assert!(Instant::now() < by, "only {round} switches in {DEADLINE:?}");
+            let time = rec.header.stamp.time;
+            let is_back = rec.tid() == pid && matches!(rec.body(), Body::Csw { out: false, .. });
+            is_back && (time.sec, time.nsec) >= (before.tv_sec(), before.tv_nsec())
+        });
+    }
 }
