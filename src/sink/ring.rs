@@ -156,7 +156,8 @@ impl Ring {
     /// rings is half of the budget at most, and what the first size allows is used first.
     pub(super) fn grow(&mut self, most: usize) -> bool {
         let size = (self.mem.len() * 2).min(most);
-        if self.growing || size <= self.mem.len() {
+        // Where it has not all of its first size it is the budget that has no more.
+        if self.granted < self.mem.len() || size <= self.mem.len() {
             return false;
         }
         let more = size - self.mem.len();
