@@ -197,6 +197,7 @@ fn who_is_ending_is_as_good_as_dead_and_its_trace_stays_its_owners() {
     let has =
         |tool: &&str| std::env::split_paths("/usr/sbin:/usr/bin:/bin").any(|dir| dir.join(tool).is_file());
     if !nix::unistd::geteuid().is_root() || !tools.iter().all(has) {
+        assert!(std::env::var_os("KTRACE_TEST_REQUIRE").is_none(), "root and {tools:?} are required");
         eprintln!("SKIP: needs root, {tools:?}");
         return;
     }
