@@ -52,12 +52,6 @@ fn makes_processes(words: &[String]) -> bool {
     words[0] != "run" && words.len() > 3
 }
 
-fn middle(turns: &[u64]) -> u64 {
-    let mut turns = turns.to_vec();
-    turns.sort_unstable();
-    turns[turns.len() / 2]
-}
-
 /// Nanoseconds for a call, or for one run where the load is a command.
 pub(crate) fn per_call((calls, elapsed): (u64, f64)) -> f64 {
     elapsed / calls as f64
@@ -226,8 +220,8 @@ pub(crate) fn table<T>(
         let mut turns: Vec<u64> = tools.iter().map(|(_, tool)| turns(tool)).collect();
         if makes_processes(&words) {
             // A round is births too: who made fewer turns would pay for more births in each.
-            let one = middle(&turns);
-            turns.fill(one);
+            let one = median(&turns.iter().map(|&turns| turns as f64).collect::<Vec<_>>());
+            turns.fill(one as u64);
         }
         let mut figures: Vec<Vec<f64>> = vec![Vec::new(); tools.len()];
         for _ in 0..options.rounds {
