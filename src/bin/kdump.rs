@@ -19,6 +19,8 @@ use ktrace::record::{Decoder, Record};
 const DEFAULT_FILE: &str = "ktrace.out";
 /// How often `-l` looks for more.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// Bytes read at once, at most: with what they are printed as they stay in a core's own cache.
+const READ: usize = 64 << 10;
 /// A file of more bytes is printed by several threads.
 const PARALLEL_FROM: u64 = 4 << 20;
 
@@ -182,11 +184,10 @@ impl Sink {
 /// what is wrong with the stream, after all that is good was printed.
 fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Option<String>> {
     let mut decoder = Decoder::new();
-    let mut bytes = vec![0; 64 << 10];
     let mut text = Vec::new();
     let mut stdout = io::stdout().lock();
     loop {
-        let n = match input.read(&mut bytes) {
+        let n = match input.read(decoder.room(READ)) {
             Ok(0) if follow => {
                 thread::sleep(FOLLOW);
                 continue;
@@ -196,7 +197,7 @@ fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Optio
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => return Ok(Some(words(&e))),
         };
-        decoder.feed(&bytes[..n]);
+        decoder.came(n);
         text.clear();
         let fault = loop {
             match decoder.next_record() {
