@@ -9,6 +9,7 @@ mod siginfo;
 
 use std::fmt;
 
+pub(crate) use decode::nothing_left;
 pub use decode::{DecodeError, Decoder, decode_header, record_at};
 pub use older::{VERSION, encode_as};
 

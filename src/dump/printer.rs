@@ -44,10 +44,12 @@ impl Printer {
     }
 
     /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
+    #[inline]
     pub(super) fn pass(&mut self, record: &Record<'_>) {
-        let body = record.body();
-        self.emulations.record(&record.header.stamp, &body);
-        if self.shows(record, &body) {
+        if matches!(record.header.ktr_type, KTR_SYSCALL | KTR_SYSRET | KTR_EMUL) {
+            self.emulations.record(&record.header.stamp, &record.body());
+        }
+        if (self.options.elapsed || self.options.relative) && self.shows(record, &record.body()) {
             self.columns.pass(&self.options, &record.header);
         }
     }

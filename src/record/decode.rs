@@ -93,7 +93,7 @@ impl Decoder {
 ///
 /// # Errors
 /// The bytes are no record.
-#[inline]
+#[inline(always)]
 pub fn record_at(bytes: &[u8], offset: u64) -> Result<Option<Record<'_>>, DecodeError> {
     let Some(h) = bytes.first_chunk() else { return Ok(None) };
     // Built in its place: to be moved, it would be read back from where its parts were just written.
