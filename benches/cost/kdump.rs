@@ -13,7 +13,7 @@ use crate::cost::there;
 use crate::flat::words;
 use crate::load::{self, Load};
 use crate::mount::Mount;
-use crate::table::{Table, median, ns, times};
+use crate::table::{Table, median, ns, ratio, times};
 
 const KDUMP: &str = env!("CARGO_BIN_EXE_kdump");
 /// Turns of the load that is recorded.
@@ -22,7 +22,7 @@ const TURNS: u64 = 80_000;
 const REAL: &str =
     "git status; find /usr/include -name '*.h'; cc -O1 -c -o /dev/null -x c /usr/include/stdio.h";
 /// Their stream is repeated until there is so much of it.
-const REAL_BYTES: u64 = 100 << 20;
+const REAL_BYTES: u64 = 300 << 20;
 /// The large input is so many streams like the small one, one after the other: long enough that its time is that of printing.
 const TIMES: usize = 10;
 
@@ -131,17 +131,20 @@ pub(crate) fn run(options: &Options, mount: &Mount) {
         (From::File, format!("a file, {cores} cores")),
     ];
     for (what, of) in [("read/write 1", &large), ("git, find and a compile", &real)] {
-        let mut alone = 0.0;
-        for (from, name) in &ways {
-            let rate = median(&(0..options.rounds).map(|_| printed(*from, of)).collect::<Vec<_>>());
-            let shown = |rate: f64| format!("{:.2} M records/s", rate / 1e6);
-            let (with, than) = if alone > 0.0 {
-                (format!("one core {}", shown(alone)), rate / alone)
-            } else {
-                (String::new(), 0.0)
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..options.rounds {
+            for (rates, (from, _)) in rates.iter_mut().zip(&ways) {
+                rates.push(printed(*from, of));
+            }
+        }
+        let shown = |rates: &[f64]| format!("{:.2} M records/s", median(rates) / 1e6);
+        for (i, (_, name)) in ways.iter().enumerate() {
+            let (with, than) = match i {
+                0 => (String::new(), 0.0),
+                _ => (format!("one core {}", shown(&rates[0])), ratio(&rates[i], &rates[0])),
             };
-            table.row(&[format!("{what} to text, {name}, {}", of.size()), shown(rate), with, times(than)]);
-            alone = rate;
+            let name = format!("{what} to text, {name}, {}", of.size());
+            table.row(&[name, shown(&rates[i]), with, times(than)]);
         }
     }
     for (from, name) in &ways {
@@ -155,42 +158,62 @@ pub(crate) fn run(options: &Options, mount: &Mount) {
             times(much / little),
         ]);
     }
-    if let Some(theirs) = formatting(options.rounds) {
-        let user = || {
-            let before = user_time();
-            printed(From::Stdin, &large);
-            user_time() - before
-        };
-        let ours = median(&(0..options.rounds).map(|_| user()).collect::<Vec<_>>()) / large.calls as f64;
-        table.row(&[
-            "formatting a call".to_owned(),
-            ns(ours),
-            format!("strace {}", ns(theirs)),
-            times(ours / theirs),
-        ]);
+    if there("strace") {
+        formatting(options.rounds, &large, &mut table);
     }
 }
 
-/// Nanoseconds that strace itself computes for a call, which is mostly to format it: its own user time, as kdump's, the load's
-/// apart.
-fn formatting(rounds: usize) -> Option<f64> {
-    const TURNS: u64 = 20_000;
-    let user = |wrapper: &[String]| {
-        let before = user_time();
-        let mut load = Load::start(wrapper, &words(&format!("rw1 {TURNS}")));
-        load.go();
-        let (calls, _) = load.result();
-        load.child.wait().unwrap();
-        (user_time() - before) / calls as f64
-    };
-    let strace = there("strace").then(|| words("strace -f -o /dev/null"))?;
-    let figures: Vec<f64> = (0..rounds).map(|_| user(&strace) - user(&[])).collect();
-    Some(median(&figures))
+/// Prints what it takes kdump to make text of a call, beside what strace computes for one, in rounds of their own.
+///
+/// Both have the same calls to tell, of one byte of data each. kdump's is all that it takes, the reading of the stream and the writing
+/// of the text too, to `/dev/null` both. strace's is its time in user mode only, for the rest of it is to trace: the stops, and
+/// the reads of the tracee's memory. In user mode it does more than to format all the same: it waits for each stop and asks what it is.
+/// What it needs for that is seen where it prints no call, which stops as often.
+fn formatting(rounds: usize, large: &Recorded, table: &mut Table) {
+    let (mut ours, mut theirs, mut text) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let before = cpu_time();
+        printed(From::Stdin, large);
+        let taken = cpu_time() - before;
+        ours.push((taken.user + taken.system) / large.calls as f64);
+        let strace = computed("strace -f -o /dev/null");
+        theirs.push(strace - computed(""));
+        text.push(strace - computed("strace -f -o /dev/null -e trace=none"));
+    }
+    for (name, theirs) in [("text of a call", theirs), ("text of a call, strace's tracing apart", text)] {
+        let (with, than) = (format!("strace {}", ns(median(&theirs))), times(ratio(&ours, &theirs)));
+        table.row(&[name.to_owned(), ns(median(&ours)), with, than]);
+    }
 }
 
-/// Nanoseconds of user time of all children so far.
-fn user_time() -> f64 {
+/// Nanoseconds in user mode for a call of the load and whoever traces it.
+fn computed(tracer: &str) -> f64 {
+    /// So many that the clock's ticks, by which user mode is told from the kernel's, are enough.
+    const TURNS: u64 = 60_000;
+    let before = cpu_time();
+    let tracer: Vec<_> = tracer.split_whitespace().map(str::to_owned).collect();
+    let mut load = Load::start(&tracer, &words(&format!("rw1 {TURNS}")));
+    load.go();
+    let (calls, _) = load.result();
+    load.child.wait().unwrap();
+    (cpu_time() - before).user / calls as f64
+}
+
+/// Nanoseconds that all children had of the cpu so far.
+struct CpuTime {
+    user: f64,
+    system: f64,
+}
+
+impl std::ops::Sub for CpuTime {
+    type Output = CpuTime;
+    fn sub(self, before: CpuTime) -> CpuTime {
+        CpuTime { user: self.user - before.user, system: self.system - before.system }
+    }
+}
+
+fn cpu_time() -> CpuTime {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
-    let time = usage.user_time();
-    time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3
+    let nanos = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3;
+    CpuTime { user: nanos(usage.user_time()), system: nanos(usage.system_time()) }
 }
