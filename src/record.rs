@@ -3,11 +3,14 @@
 //! Pure: bytes to records and back. Decoding takes any bytes without panic and says what is wrong and where.
 //! Constants keep their C names so that a search crosses into NetBSD's `sys/sys/ktrace.h`.
 
+mod decode;
 mod older;
 mod siginfo;
 
 use std::fmt;
 
+pub(crate) use decode::nothing_left;
+pub use decode::{DecodeError, Decoder, decode_header, record_at};
 pub use older::{VERSION, encode_as};
 
 /// Length of a record header in bytes, in every version.
@@ -396,6 +399,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The body by its type. Never fails: what does not fit its type is [`Body::Unknown`].
+    #[inline]
     pub fn body(&self) -> Body<'a> {
         let b = self.raw;
         let unknown = Body::Unknown { ktr_type: self.header.ktr_type, data: b };
@@ -451,113 +455,6 @@ fn decode_psig(b: &[u8]) -> Option<Body<'_>> {
     };
     let (signo, action, code) = (i32_at(b, 0)?, i64_at(b, 8)? as u64, i32_at(b, 32)?);
     Some(Body::Psig(Psig { signo, action, mask, code, info }))
-}
-
-/// Why bytes are not a stream, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodeError {
-    /// Offset of the record at fault, in bytes from the start of the stream.
-    pub offset: u64,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "byte {}: {}", self.offset, self.what)
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-/// Cuts a stream into records as its bytes come: [`Decoder::feed`] any piece of it, then take records with
-/// [`Decoder::next_record`] until there is none whole. Where the pieces are cut makes no difference.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    buf: Vec<u8>,
-    /// Where in `buf` the next record begins.
-    at: usize,
-    /// Stream offset of `buf[0]`.
-    base: u64,
-}
-
-impl Decoder {
-    /// At the start of a stream.
-    pub fn new() -> Decoder {
-        Decoder::default()
-    }
-
-    /// Adds the next bytes of the stream.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.buf.drain(..self.at);
-        self.base += self.at as u64;
-        self.at = 0;
-        self.buf.extend_from_slice(bytes);
-    }
-
-    /// The next whole record, `None` where more bytes are needed.
-    ///
-    /// # Errors
-    /// The bytes at this place are no record. The decoder stays there: nothing after it can be trusted.
-    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, DecodeError> {
-        let offset = self.base + self.at as u64;
-        let Some(header) =
-            decode_header(&self.buf[self.at..]).map_err(|what| DecodeError { offset, what })?
-        else {
-            return Ok(None);
-        };
-        let body = self.at + HEADER_LEN;
-        let Some(raw) = self.buf.get(body..body + header.len) else { return Ok(None) };
-        self.at = body + header.len;
-        Ok(Some(Record { header, raw, offset }))
-    }
-
-    /// Bytes of the stream that were whole records so far.
-    pub fn taken(&self) -> u64 {
-        self.base + self.at as u64
-    }
-
-    /// To be called at the end of the stream: bytes left over are a record cut short.
-    ///
-    /// # Errors
-    /// Says how much of the last record is there.
-    pub fn finish(&self) -> Result<(), DecodeError> {
-        let left = &self.buf[self.at..];
-        if left.is_empty() {
-            return Ok(());
-        }
-        let want = match decode_header(left) {
-            Ok(Some(h)) => format!("{} bytes", HEADER_LEN + h.len),
-            _ => format!("a header of {HEADER_LEN} bytes"),
-        };
-        let what = format!("the stream ends inside a record: {} bytes of {want}", left.len());
-        Err(DecodeError { offset: self.base + self.at as u64, what })
-    }
-}
-
-/// The header at the start of `b`; `None` where `b` is too short for one.
-///
-/// # Errors
-/// What makes it no header: its length or its version.
-pub fn decode_header(b: &[u8]) -> Result<Option<Header>, String> {
-    let Some(h) = b.first_chunk::<HEADER_LEN>() else { return Ok(None) };
-    let int = |at: usize| i32::from_le_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let long = |at: usize| i64::from(int(at) as u32) | i64::from(int(at + 4)) << 32;
-    let len = int(0);
-    let ktr_type = i16::from_le_bytes([h[4], h[5]]);
-    let version = i16::from_le_bytes([h[6], h[7]]);
-    let len = match usize::try_from(len) {
-        Ok(len) if len <= MAX_BODY => len,
-        _ => return Err(format!("a record cannot have {len} bytes of body")),
-    };
-    let (time, tid) = match version {
-        0 => (Time { sec: i64::from(int(32)), nsec: long(40).wrapping_mul(1000) }, 0),
-        1 => (Time { sec: i64::from(int(32)), nsec: long(40) }, int(48)),
-        2 => (Time { sec: long(32), nsec: long(40) }, int(48)),
-        _ => return Err(format!("version {version} is not known")),
-    };
-    let stamp = Stamp { time, pid: int(8), tid, comm: Comm::new(&h[12..28]) };
-    Ok(Some(Header { len, ktr_type, version, stamp }))
 }
 
 fn i32_at(b: &[u8], at: usize) -> Option<i32> {
