@@ -109,7 +109,7 @@ impl Drain {
         }
         let to = self.slot_of(trace.sink())?;
         self.held.insert(pid, trace.facs);
-        let held = self.attach(self.wanted()).and_then(|()| self.maps.hold(pid, trace, to as u32));
+        let held = self.attach_more(trace.facs).and_then(|()| self.maps.hold(pid, trace, to as u32));
         if held.is_err() {
             self.release(pid);
         }
@@ -151,8 +151,7 @@ impl Drain {
         let to = self.slot_of(trace.sink())?;
         let before = self.find(pid);
         self.maps.set_policy(to as u32, trace.sink().policy());
-        let wanted = self.wanted().unwrap_or(Facs::empty()) | trace.facs;
-        self.attach(Some(wanted))?;
+        self.attach_more(trace.facs)?;
         let same = before == Some(to);
         if before.is_none() {
             proc.set_abi(Auxv::of(pid).abi);
@@ -390,11 +389,22 @@ impl Drain {
         }
     }
 
+    /// What is wanted of anybody. More than is attached it never is, so nobody is asked when all of that has been found.
     fn wanted(&self) -> Option<Facs> {
-        let all = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
-        all.map(|watched| watched.trace.facs)
-            .chain(self.held.values().copied())
-            .reduce(|all, facs| all | facs)
+        let watched = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
+        let mut all = None;
+        for facs in watched.map(|watched| watched.trace.facs).chain(self.held.values().copied()) {
+            all = Some(all.unwrap_or(Facs::empty()) | facs);
+            if all == self.attached {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Attaches what these facilities need too.
+    fn attach_more(&mut self, facs: Facs) -> Result<()> {
+        self.attach(Some(self.attached.unwrap_or(Facs::empty()) | facs))
     }
 
     fn attach(&mut self, facs: Option<Facs>) -> Result<()> {
