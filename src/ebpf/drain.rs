@@ -21,10 +21,12 @@ use crate::hooks::{At, Recorder};
 use crate::pids::Pids;
 use crate::proc::{self, Auxv, Proc, ProcTable, Stat, Trace};
 use crate::record::Stamp;
-use crate::sink::Sink;
+use crate::sink::{Kept, Sink};
 
 /// Events that are read of one sink before the others have their turn.
 const TURN: usize = 16384;
+/// Of these so many before it is looked whether a reader is to be woken: some 50 microseconds.
+const STEP: usize = 256;
 /// Rings that nobody is left to write to are kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
 /// An event is written in microseconds, by a program that nothing interrupts for long.
@@ -41,12 +43,33 @@ struct Leaving {
     change: Change,
 }
 
+/// What has been read of the rings, and whether they have all had their turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Pass {
+    pub(super) events: usize,
+    /// One of the sinks has a reader.
+    pub(super) is_read: bool,
+    pub(super) is_last: bool,
+}
+
+/// Whose turn it is to be read.
+#[derive(Default)]
+struct Turn {
+    at: usize,
+    /// So many events have been read in it.
+    events: usize,
+    /// Where it ends, once it has taken more than a step: what comes meanwhile waits for the next. To run after who makes events
+    /// would keep their readers from the cpu.
+    until: Vec<u64>,
+}
+
 /// All there is to be read, under one lock.
 pub(super) struct Drain {
     procs: Arc<ProcTable>,
     programs: Programs,
     maps: Maps,
     slots: Vec<Option<Slot>>,
+    turn: Turn,
     leaving: Vec<Leaving>,
     /// Knows the descriptors of all rings.
     epoll: Arc<Epoll>,
@@ -80,6 +103,7 @@ impl Drain {
             programs,
             maps,
             slots,
+            turn: Turn::default(),
             leaving,
             epoll,
             out,
@@ -281,23 +305,48 @@ impl Drain {
         }
     }
 
-    /// Reads what is there, of each sink at most a turn; gives how many events that were, and whether any of these sinks has a
-    /// reader.
-    pub(super) fn pass(&mut self) -> (usize, bool) {
+    /// Reads what is there, of each sink at most a turn, until all have had theirs or a reader is to be woken: who holds the lock
+    /// lets go of it then, and comes again.
+    pub(super) fn pass(&mut self) -> Pass {
         let offset = offset_now();
         if (offset - self.out.offset).abs() > STEP_MIN {
             self.out.offset = offset;
         }
         let (mut count, mut is_read) = (0, false);
-        for at in 0..self.slots.len() {
-            let Some(slot) = &mut self.slots[at] else { continue };
-            // Only here: whoever reads up to a place must not find other rings there.
-            slot.tend(at, &mut self.maps, &self.epoll);
-            let events = self.read(at);
+        while let Some(slot) = self.slots.get_mut(self.turn.at) {
+            let at = self.turn.at;
+            let mut events = 0;
+            if let Some(slot) = slot {
+                if self.turn.events == 0 {
+                    // Only here: whoever reads up to a place must not find other rings there.
+                    slot.tend(at, &mut self.maps, &self.epoll);
+                }
+                events = self.read(at);
+            }
             count += events;
             is_read |= events > 0 && self.slots[at].as_ref().is_some_and(|slot| slot.sink.is_read());
+            if self.is_over(events) {
+                self.turn = Turn { at: at + 1, ..Turn::default() };
+            }
+            if Kept::any() {
+                return Pass { events: count, is_read, is_last: false };
+            }
         }
-        (count, is_read)
+        self.turn = Turn::default();
+        Pass { events: count, is_read, is_last: true }
+    }
+
+    /// Whether the turn is over in which now so many events have been read.
+    fn is_over(&mut self, events: usize) -> bool {
+        let Turn { at, events: all, until } = &mut self.turn;
+        *all += events;
+        let Some(slot) = self.slots[*at].as_ref().filter(|_| events == STEP && *all < TURN) else {
+            return true;
+        };
+        if *all == STEP {
+            *until = slot.produced();
+        }
+        slot.has_read(until)
     }
 
     /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
@@ -484,6 +533,7 @@ impl Drain {
         let Some(slot) = &self.slots[at] else { return };
         let places = slot.produced();
         let begun = Instant::now();
+        Kept::hand_over();
         while self.slots[at].as_ref().is_some_and(|slot| !slot.has_read(&places)) {
             if self.read(at) == 0 {
                 if begun.elapsed() > STUCK_MAX {
@@ -510,10 +560,11 @@ impl Drain {
         Some(One { procs, maps, sink, watched, out, slot: at as u32 })
     }
 
+    /// Reads so many events of a sink as are there, at most a step.
     fn read(&mut self, at: usize) -> usize {
         let Drain { procs, maps, slots, out, limits, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
-        let count = slot.read(TURN, |sink, watched, bytes| {
+        let count = slot.read(STEP, |sink, watched, bytes| {
             if let Some((head, event)) = event::parse(bytes) {
                 let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
                 one.event(&head, event);
