@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::pids::Pids;
-use crate::proc::{self, Auxv, Proc, ProcTable, Stat, Trace};
+use crate::proc::{self, Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::Stamp;
 use crate::sink::Sink;
 
@@ -350,8 +350,13 @@ impl Drain {
         let mut dead = Vec::new();
         for slot in self.slots.iter().flatten() {
             let is_dead = |(pid, watched): &(&i32, &Watched)| {
-                let is_gone = || watched.proc.as_ref().is_some_and(|proc| proc.id.check().is_err());
-                !self.maps.knows(**pid) || (asks && is_gone())
+                let error = || match &watched.proc {
+                    Some(proc) => proc.id.check().err(),
+                    // Who was gone before anybody heard of it is nothing but a number.
+                    None => ProcId::of(**pid).err(),
+                };
+                // What cannot be looked at for want of descriptors is not gone.
+                !self.maps.knows(**pid) || (asks && matches!(error(), Some(Error::Gone { .. })))
             };
             dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| *pid));
         }

@@ -1,6 +1,7 @@
 //! Births, execs and deaths that the kernel's side has missed are found by a look at /proc.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;
 use std::process::Command;
 
@@ -163,4 +164,29 @@ fn a_missed_child_that_executes_a_set_id_program_while_it_is_adopted_is_not_trac
     tracee.say("\n");
     let pids: Vec<i32> = trace.rest().iter().map(Rec::pid).collect();
     assert!(pids.contains(&pid) && !pids.contains(&privileged), "{privileged} of {pids:?}");
+}
+
+#[test]
+fn a_newborn_with_the_number_of_one_whose_death_was_missed_ends_that_ones_trace() {
+    need!("fuse", "ebpf");
+    let Some(mount) = Mount::limited(DEATHS, &[]) else { return };
+    let daemon = Pid::from_raw(mount.daemon());
+    let mut tracee = Tracee::start("again", &[]);
+    mount.set(tracee.pid(), "set emul +inherit policy=drop");
+    let mut trace = mount.trace(tracee.pid());
+    let mut lines = BufReader::new(tracee.running.0.stdout.take().unwrap()).lines();
+    tracee.go();
+    let child: i32 = lines.next().unwrap().unwrap().parse().unwrap();
+    wait_for("the child to be known", || is_traced(&mount, child));
+    // The one dies and the other is born and dies before anybody can look: the newborn's word is all that is left.
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    super::wait_until_it_stands(mount.daemon());
+    tracee.say("\n");
+    assert_eq!(lines.next().unwrap().unwrap(), "again");
+    kill(daemon, Signal::SIGCONT).unwrap();
+    wait_for("the first child's end", || mount.read("stat").starts_with("traced 1\n"));
+    drop(tracee.running.0.stdin.take());
+    // Nor does the other keep the trace file, of whom nothing is known but the number.
+    let born = trace.rest().iter().filter(|rec| rec.pid() == child && !rec.is_of_stream()).count();
+    assert_eq!(born, 2);
 }
