@@ -11,6 +11,7 @@ mod ring;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +31,8 @@ pub use budget::{Budget, Room};
 pub use reader::{Read, Reader};
 use ring::{Mark, Ring};
 use tally::{Tally, note};
+pub use wakes::Kept;
+use wakes::wake;
 
 /// Least bytes of a ring: a few of the largest records.
 pub const SIZE_MIN: usize = 16 << 10;
@@ -83,9 +86,10 @@ pub type Waker = Arc<dyn Fn(Held) + Send + Sync>;
 /// What the caller of a [`Waker`] holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
-    /// No lock: the reader may be served on the spot.
+    /// No lock for which anybody waits but who changes what is traced of one and the same process: the reader may be served on
+    /// the spot.
     Nothing,
-    /// Locks of this library: no call into it.
+    /// Locks of this library: no call into it, and nothing that may take long.
     Locks,
 }
 
@@ -323,7 +327,7 @@ impl Sink {
             st.counts.bytes += record.len() as u64;
             let wakers = st.due();
             drop(st);
-            wakers.iter().for_each(|waker| waker(Held::Nothing));
+            wake(wakers);
             return Appended::Whole;
         }
         st.full_at = st.moves;
@@ -337,7 +341,7 @@ impl Sink {
         // Whoever waits for more to gather waits no longer.
         let wakers = st.armed();
         drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        wake(wakers);
         appended
     }
 
@@ -362,7 +366,7 @@ impl Sink {
         st.tell_loss();
         let wakers = st.due();
         drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        wake(wakers);
     }
 
     /// The stream says something about itself, at the newest event's place; false where there is no room now.
@@ -374,7 +378,7 @@ impl Sink {
         st.tell(text);
         let wakers = st.due();
         drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        wake(wakers);
         true
     }
 

@@ -522,3 +522,40 @@ fn a_ring_that_lacks_memory_does_not_grow_and_keeps_growth_from_nobody() {
     assert!(sink.counts().memory < SIZE, "it has not got all that it was to have");
     assert_eq!(budget.used_at_first(), budget.used(), "and so does not ask for more");
 }
+
+#[test]
+fn who_holds_a_lock_wakes_nobody_before_it_has_let_go_or_has_others_do_it() {
+    let sink = sink(Policy::Drop);
+    let mut reader = sink.reader();
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let mut arms = || {
+        let to = Arc::clone(&woken);
+        read(&mut reader);
+        assert!(reader.arm(Arc::new(move |held| to.lock().push(held)), 1));
+    };
+    arms();
+    let kept = Kept::begin();
+    assert!(!Kept::any());
+    append(&sink, 1, 0, 100);
+    assert!(Kept::any() && woken.lock().is_empty());
+    drop(kept);
+    assert_eq!(woken.lock().split_off(0), [Held::Nothing]);
+
+    arms();
+    let kept = Kept::begin();
+    append(&sink, 1, 1, 100);
+    Kept::hand_over();
+    assert!(!Kept::any());
+    assert_eq!(woken.lock().split_off(0), [Held::Locks], "those kept before");
+    arms();
+    append(&sink, 1, 2, 100);
+    assert_eq!(woken.lock().split_off(0), [Held::Locks], "and those to come");
+    drop(kept);
+    assert!(woken.lock().is_empty());
+
+    arms();
+    // Without a lock there is nothing to hand over.
+    Kept::hand_over();
+    append(&sink, 1, 3, 100);
+    assert_eq!(woken.lock().split_off(0), [Held::Nothing]);
+}
