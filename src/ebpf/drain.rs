@@ -265,6 +265,7 @@ impl Drain {
     /// Nobody is traced any more, and each trace file says why; the keeper lets go of its processes.
     pub(super) fn give_up(&mut self) {
         let detached = self.attach(None);
+        self.out.recorder.gather(false);
         self.held.clear();
         for slot in self.slots.iter_mut().filter_map(Option::take) {
             slot.sink.give_up(libc::EIO);
@@ -509,6 +510,7 @@ impl Drain {
                 one.event(&head, event);
             }
         });
+        out.recorder.gather(false);
         out.events += count as u64;
         assert!(out.events <= limits.events, "more events than a test allows");
         if maps.is_dead(at as u32) && slot.is_read() {
