@@ -10,6 +10,7 @@ mod columns;
 mod emulation;
 mod ioctl;
 mod json;
+mod number;
 mod parallel;
 mod printer;
 mod psig;

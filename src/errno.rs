@@ -1,5 +1,8 @@
 //! Linux's errno names and messages, and the kernel's restart codes, which are none (errno(3)).
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use nix::errno::Errno;
 
 /// True for the results -512 to -516 by which the kernel tells itself to run a call again (`include/linux/errno.h`);
@@ -17,8 +20,18 @@ pub fn name(errno: i32) -> Option<String> {
     }
 }
 
+/// The messages of those that have been asked for.
+static MESSAGES: [OnceLock<String>; 134] = [const { OnceLock::new() }; 134];
+
 /// The message of a positive errno, as strerror(3) has it.
-pub fn message(errno: i32) -> String {
+pub fn message(errno: i32) -> Cow<'static, str> {
+    match usize::try_from(errno).ok().and_then(|n| MESSAGES.get(n)) {
+        Some(kept) => kept.get_or_init(|| made(errno)).as_str().into(),
+        None => made(errno).into(),
+    }
+}
+
+fn made(errno: i32) -> String {
     if Errno::from_raw(errno) == Errno::UnknownErrno {
         return format!("Unknown error: {errno}");
     }
@@ -29,7 +42,7 @@ pub fn message(errno: i32) -> String {
 
 /// The message of an I/O error, without Rust's "(os error N)".
 pub fn words(e: &std::io::Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), message)
+    e.raw_os_error().map_or_else(|| e.to_string(), |errno| message(errno).into_owned())
 }
 
 #[cfg(test)]

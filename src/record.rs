@@ -3,11 +3,14 @@
 //! Pure: bytes to records and back. Decoding takes any bytes without panic and says what is wrong and where.
 //! Constants keep their C names so that a search crosses into NetBSD's `sys/sys/ktrace.h`.
 
+mod decode;
 mod older;
 mod siginfo;
 
 use std::fmt;
 
+pub(crate) use decode::nothing_left;
+pub use decode::{DecodeError, Decoder, decode_header, record_at};
 pub use older::{VERSION, encode_as};
 
 /// Length of a record header in bytes, in every version.
@@ -198,6 +201,9 @@ pub struct SigInfo {
     pub data: [u8; 24],
 }
 
+/// Most arguments of a call, but for what other systems may have recorded.
+const ARGS_MAX: usize = 6;
+const SYSRET_LEN: usize = 24;
 const SIGINFO_LEN: usize = 128;
 const PSIG_LEN: usize = 40;
 
@@ -297,7 +303,69 @@ impl Body<'_> {
 /// Appends one record, version 2, to `out`. Every padding byte is zero.
 ///
 /// A USER id is cut to 19 bytes and ends at its first NUL.
+#[inline(always)]
 pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
+    match *body {
+        // The two of each call are written where they will be, field by field.
+        Body::Syscall { code, args: Args::Words(words) } if words.len() <= ARGS_MAX => {
+            let start = out.len();
+            let record = room::<{ HEADER_LEN + 8 + 8 * ARGS_MAX }>(out);
+            let len = 8 + 8 * words.len();
+            put_header(record, stamp, KTR_SYSCALL, len);
+            put(record, HEADER_LEN, code.to_le_bytes());
+            put(record, HEADER_LEN + 4, (8 * words.len() as i32).to_le_bytes());
+            for (i, word) in words.iter().enumerate() {
+                put(record, HEADER_LEN + 8 + 8 * i, word.to_le_bytes());
+            }
+            out.truncate(start + HEADER_LEN + len);
+        }
+        Body::Sysret { code, error, retval, retval_1 } => {
+            let record = room::<{ HEADER_LEN + SYSRET_LEN }>(out);
+            put_header(record, stamp, KTR_SYSRET, SYSRET_LEN);
+            put(record, HEADER_LEN, code.to_le_bytes());
+            put(record, HEADER_LEN + 4, error.to_le_bytes());
+            put(record, HEADER_LEN + 8, retval.to_le_bytes());
+            put(record, HEADER_LEN + 16, retval_1.to_le_bytes());
+        }
+        _ => encode_other(out, stamp, body),
+    }
+}
+
+/// So many zero bytes more.
+#[inline(always)]
+fn room<const N: usize>(out: &mut Vec<u8>) -> &mut [u8; N] {
+    let start = out.len();
+    out.extend_from_slice(&[0; N]);
+    out[start..].first_chunk_mut().expect("they have just been added")
+}
+
+/// Puts bytes into a record at this place.
+#[inline(always)]
+fn put<const N: usize, const M: usize>(record: &mut [u8; N], at: usize, bytes: [u8; M]) {
+    record[at..at + M].copy_from_slice(&bytes);
+}
+
+/// A version 2 header of a body of `len` bytes, into zero bytes.
+#[inline(always)]
+fn put_header<const N: usize>(record: &mut [u8; N], stamp: &Stamp, ktr_type: i16, len: usize) {
+    put(record, 0, (len as i32).to_le_bytes());
+    put(record, 4, ktr_type.to_le_bytes());
+    put(record, 6, 2i16.to_le_bytes());
+    put(record, 8, stamp.pid.to_le_bytes());
+    put(record, 12, stamp.comm.0);
+    put(record, 32, stamp.time.sec.to_le_bytes());
+    put(record, 40, stamp.time.nsec.to_le_bytes());
+    put(record, 48, stamp.tid.to_le_bytes());
+}
+
+/// A version 2 header with length 0.
+fn header(stamp: &Stamp, ktr_type: i16) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    put_header(&mut header, stamp, ktr_type, 0);
+    header
+}
+
+fn encode_other(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
     let start = out.len();
     out.extend_from_slice(&header(stamp, body.ktr_type()));
     match *body {
@@ -309,13 +377,7 @@ pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
                 Args::Bytes(bytes) => out.extend_from_slice(&bytes[..args.len() * 8]),
             }
         }
-        Body::Sysret { code, error, retval, retval_1 } => {
-            out.extend_from_slice(&code.to_le_bytes());
-            out.extend_from_slice(&0i16.to_le_bytes());
-            out.extend_from_slice(&error.to_le_bytes());
-            out.extend_from_slice(&retval.to_le_bytes());
-            out.extend_from_slice(&retval_1.to_le_bytes());
-        }
+        Body::Sysret { .. } => {}
         Body::Genio { fd, write, data } => {
             out.extend_from_slice(&fd.to_le_bytes());
             out.extend_from_slice(&i32::from(write).to_le_bytes());
@@ -346,19 +408,6 @@ pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
     }
     let len = (out.len() - start - HEADER_LEN) as i32;
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
-}
-
-/// A version 2 header with length 0.
-fn header(stamp: &Stamp, ktr_type: i16) -> [u8; HEADER_LEN] {
-    let mut h = [0; HEADER_LEN];
-    h[4..6].copy_from_slice(&ktr_type.to_le_bytes());
-    h[6..8].copy_from_slice(&2i16.to_le_bytes());
-    h[8..12].copy_from_slice(&stamp.pid.to_le_bytes());
-    h[12..28].copy_from_slice(&stamp.comm.0);
-    h[32..40].copy_from_slice(&stamp.time.sec.to_le_bytes());
-    h[40..48].copy_from_slice(&stamp.time.nsec.to_le_bytes());
-    h[48..52].copy_from_slice(&stamp.tid.to_le_bytes());
-    h
 }
 
 fn encode_psig(out: &mut Vec<u8>, psig: &Psig) {
@@ -396,6 +445,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The body by its type. Never fails: what does not fit its type is [`Body::Unknown`].
+    #[inline]
     pub fn body(&self) -> Body<'a> {
         let b = self.raw;
         let unknown = Body::Unknown { ktr_type: self.header.ktr_type, data: b };
@@ -453,111 +503,9 @@ fn decode_psig(b: &[u8]) -> Option<Body<'_>> {
     Some(Body::Psig(Psig { signo, action, mask, code, info }))
 }
 
-/// Why bytes are not a stream, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodeError {
-    /// Offset of the record at fault, in bytes from the start of the stream.
-    pub offset: u64,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "byte {}: {}", self.offset, self.what)
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-/// Cuts a stream into records as its bytes come: [`Decoder::feed`] any piece of it, then take records with
-/// [`Decoder::next_record`] until there is none whole. Where the pieces are cut makes no difference.
-#[derive(Debug, Default)]
-pub struct Decoder {
-    buf: Vec<u8>,
-    /// Where in `buf` the next record begins.
-    at: usize,
-    /// Stream offset of `buf[0]`.
-    base: u64,
-}
-
-impl Decoder {
-    /// At the start of a stream.
-    pub fn new() -> Decoder {
-        Decoder::default()
-    }
-
-    /// Adds the next bytes of the stream.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.buf.drain(..self.at);
-        self.base += self.at as u64;
-        self.at = 0;
-        self.buf.extend_from_slice(bytes);
-    }
-
-    /// The next whole record, `None` where more bytes are needed.
-    ///
-    /// # Errors
-    /// The bytes at this place are no record. The decoder stays there: nothing after it can be trusted.
-    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, DecodeError> {
-        let offset = self.base + self.at as u64;
-        let Some(header) =
-            decode_header(&self.buf[self.at..]).map_err(|what| DecodeError { offset, what })?
-        else {
-            return Ok(None);
-        };
-        let body = self.at + HEADER_LEN;
-        let Some(raw) = self.buf.get(body..body + header.len) else { return Ok(None) };
-        self.at = body + header.len;
-        Ok(Some(Record { header, raw, offset }))
-    }
-
-    /// Bytes of the stream that were whole records so far.
-    pub fn taken(&self) -> u64 {
-        self.base + self.at as u64
-    }
-
-    /// To be called at the end of the stream: bytes left over are a record cut short.
-    ///
-    /// # Errors
-    /// Says how much of the last record is there.
-    pub fn finish(&self) -> Result<(), DecodeError> {
-        let left = &self.buf[self.at..];
-        if left.is_empty() {
-            return Ok(());
-        }
-        let want = match decode_header(left) {
-            Ok(Some(h)) => format!("{} bytes", HEADER_LEN + h.len),
-            _ => format!("a header of {HEADER_LEN} bytes"),
-        };
-        let what = format!("the stream ends inside a record: {} bytes of {want}", left.len());
-        Err(DecodeError { offset: self.base + self.at as u64, what })
-    }
-}
-
-/// The header at the start of `b`; `None` where `b` is too short for one.
-///
-/// # Errors
-/// What makes it no header: its length or its version.
-pub fn decode_header(b: &[u8]) -> Result<Option<Header>, String> {
-    let Some(h) = b.first_chunk::<HEADER_LEN>() else { return Ok(None) };
-    let int = |at: usize| i32::from_le_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let long = |at: usize| i64::from(int(at) as u32) | i64::from(int(at + 4)) << 32;
-    let len = int(0);
-    let ktr_type = i16::from_le_bytes([h[4], h[5]]);
-    let version = i16::from_le_bytes([h[6], h[7]]);
-    let len = match usize::try_from(len) {
-        Ok(len) if len <= MAX_BODY => len,
-        _ => return Err(format!("a record cannot have {len} bytes of body")),
-    };
-    let (time, tid) = match version {
-        0 => (Time { sec: i64::from(int(32)), nsec: long(40).wrapping_mul(1000) }, 0),
-        1 => (Time { sec: i64::from(int(32)), nsec: long(40) }, int(48)),
-        2 => (Time { sec: long(32), nsec: long(40) }, int(48)),
-        _ => return Err(format!("version {version} is not known")),
-    };
-    let stamp = Stamp { time, pid: int(8), tid, comm: Comm::new(&h[12..28]) };
-    Ok(Some(Header { len, ktr_type, version, stamp }))
+/// The process of a whole record of version 2.
+pub(crate) fn pid_of(record: &[u8]) -> i32 {
+    i32_at(record, 8).unwrap_or(0)
 }
 
 fn i32_at(b: &[u8], at: usize) -> Option<i32> {

@@ -5,6 +5,7 @@
 //! processes: who appends, and what happens when an append fails, is decided in [`crate::hooks`].
 
 mod allowance;
+mod batch;
 mod budget;
 mod reader;
 mod ring;
@@ -27,6 +28,7 @@ pub use crate::policy::Policy;
 use crate::record::Stamp;
 use crate::syscall::Abi;
 pub use allowance::Allowance;
+pub use batch::Batch;
 use budget::Account;
 pub use budget::{Budget, Room};
 pub use reader::{Read, Reader};
@@ -299,49 +301,27 @@ impl Sink {
     ///
     /// `abi` is the door of the process at this record: each reader is told it before the first record of a process.
     pub fn append(&self, record: &[u8], stamp: &Stamp, abi: Abi) -> Appended {
+        let Some(mut st) = self.admit() else { return Appended::Ended };
+        let appended = st.append(record, stamp, abi);
+        let wakers = st.wakers(appended);
+        drop(st);
+        wake(wakers);
+        appended
+    }
+
+    /// The state, unless it has ended, or ends now because its readers have gone.
+    fn admit(&self) -> Option<MutexGuard<'_, State>> {
         let mut st = self.state.lock();
         if st.end.is_some() {
-            return Appended::Ended;
+            return None;
         }
         if st.had_reader && st.readers() == 0 && st.policy != Policy::Overwrite {
             self.end_locked(&mut st, End::GaveUp(libc::EPIPE));
             drop(st);
             self.tell_given_up();
-            return Appended::Ended;
+            return None;
         }
-        st.last = *stamp;
-        if record.len() + RESERVE * 2 > st.ring.most() {
-            // It never will have room, whatever anybody waits for.
-            st.lose(record.len());
-            return Appended::Lost;
-        }
-        if st.lost.records > 0 && st.make_room(record.len() + RESERVE * 2) {
-            let lost = std::mem::take(&mut st.lost);
-            st.ring.push(&note(stamp, &lost.text()), Mark::note(abi));
-        }
-        if st.lost.records == 0 && st.make_room(record.len() + RESERVE) {
-            st.ring.push(record, Mark::record(abi));
-            st.last_abi = abi;
-            st.counts.records += 1;
-            st.counts.bytes += record.len() as u64;
-            let wakers = st.due();
-            drop(st);
-            wake(wakers);
-            return Appended::Whole;
-        }
-        st.full_at = st.moves;
-        let appended = match st.policy {
-            Policy::Stop | Policy::Block => Appended::Full,
-            Policy::Drop | Policy::Overwrite => {
-                st.lose(record.len());
-                Appended::Lost
-            }
-        };
-        // Whoever waits for more to gather waits no longer.
-        let wakers = st.armed();
-        drop(st);
-        wake(wakers);
-        appended
+        Some(st)
     }
 
     /// Counts a record as lost that found no room.
@@ -517,6 +497,48 @@ impl fmt::Debug for Sink {
 impl State {
     fn readers(&self) -> usize {
         self.slots.values().filter(|s| s.pid != 0).count()
+    }
+
+    fn append(&mut self, record: &[u8], stamp: &Stamp, abi: Abi) -> Appended {
+        self.last = *stamp;
+        if record.len() + RESERVE * 2 > self.ring.most() {
+            // It never will have room, whatever anybody waits for.
+            self.lose(record.len());
+            return Appended::Lost;
+        }
+        if self.lost.records > 0 && self.make_room(record.len() + RESERVE * 2) {
+            let lost = std::mem::take(&mut self.lost);
+            self.ring.push(&note(stamp, &lost.text()), Mark::note(abi));
+        }
+        if self.has_room(record.len()) {
+            self.ring.push(record, Mark::record(abi));
+            self.last_abi = abi;
+            self.counts.records += 1;
+            self.counts.bytes += record.len() as u64;
+            return Appended::Whole;
+        }
+        self.full_at = self.moves;
+        match self.policy {
+            Policy::Stop | Policy::Block => Appended::Full,
+            Policy::Drop | Policy::Overwrite => {
+                self.lose(record.len());
+                Appended::Lost
+            }
+        }
+    }
+
+    /// Makes room for records of `len` bytes, where no loss is to be told before them.
+    fn has_room(&mut self, len: usize) -> bool {
+        self.lost.records == 0 && self.make_room(len + RESERVE)
+    }
+
+    /// Those to be called after this.
+    fn wakers(&mut self, appended: Appended) -> Vec<Waker> {
+        match appended {
+            Appended::Whole => self.due(),
+            // Whoever waits for more to gather waits no longer.
+            _ => self.armed(),
+        }
     }
 
     /// Makes `len` bytes free by letting go of what some reader has read, or of anything under policy overwrite.

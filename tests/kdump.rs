@@ -312,9 +312,11 @@ fn the_emulation_is_by_process_and_kept_by_the_call() {
         (2, call(20)),
         (1, ret(39)),
         (2, ret(20)),
-        // An exec of a 32-bit program: the return is of the call that was made.
+        // An exec of a 32-bit program: the return is of the call that was made, whatever others do meanwhile.
         (1, call(59)),
+        (2, call(20)),
         (1, Body::Emul(b"linux32")),
+        (2, ret(20)),
         (1, ret(59)),
         (1, call(20)),
         (3, call(39)),
@@ -333,6 +335,8 @@ fn the_emulation_is_by_process_and_kept_by_the_call() {
             "RET   getpid 0",
             "RET   getpid 0",
             "CALL  execve",
+            "CALL  getpid",
+            "RET   getpid 0",
             "RET   execve 0",
             "CALL  getpid",
             "CALL  getpid",

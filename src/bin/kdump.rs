@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -19,6 +20,8 @@ use ktrace::record::{Decoder, Record};
 const DEFAULT_FILE: &str = "ktrace.out";
 /// How often `-l` looks for more.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// Bytes read at once, at most: with what they are printed as they stay in a core's own cache.
+const READ: usize = 64 << 10;
 /// A file of more bytes is printed by several threads.
 const PARALLEL_FROM: u64 = 4 << 20;
 
@@ -124,7 +127,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> io::Result<ExitCode> {
     let options = options(cli).map_err(io::Error::other)?;
-    let (mut input, size) = open(cli.file.as_deref().or(cli.input.as_deref()))?;
+    let mut input = open(cli.file.as_deref().or(cli.input.as_deref()))?;
     let mut sink = match cli.format {
         _ if cli.verify => Sink::Check(Check::new(options.emulation)),
         _ if cli.summary => Sink::Summary(Summary::new(options)),
@@ -132,12 +135,15 @@ fn run(cli: &Cli) -> io::Result<ExitCode> {
         Format::Json => Sink::Json(Json::new(options)),
     };
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
-    let fault = match sink {
-        Sink::Text(printer) if size > PARALLEL_FROM && threads > 1 && !cli.follow => {
+    let fault = match (&mut input, sink) {
+        (Input::Large(file), Sink::Text(printer)) if threads > 1 && !cli.follow => {
             sink = Sink::Printed;
-            print_parallel(&mut input, printer, threads, &mut io::stdout().lock())?
+            print_parallel(|buf, at| file.read_at(buf, at), printer, threads, &mut io::stdout())?
         }
-        _ => copy(&mut input, &mut sink, cli.follow)?,
+        (input, of) => {
+            sink = of;
+            copy(input.reader(), &mut sink, cli.follow)?
+        }
     };
     if let Some(fault) = &fault {
         eprintln!("kdump: {fault}");
@@ -182,11 +188,10 @@ impl Sink {
 /// what is wrong with the stream, after all that is good was printed.
 fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Option<String>> {
     let mut decoder = Decoder::new();
-    let mut bytes = vec![0; 64 << 10];
     let mut text = Vec::new();
     let mut stdout = io::stdout().lock();
     loop {
-        let n = match input.read(&mut bytes) {
+        let n = match input.read(decoder.room(READ)) {
             Ok(0) if follow => {
                 thread::sleep(FOLLOW);
                 continue;
@@ -196,7 +201,7 @@ fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Optio
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => return Ok(Some(words(&e))),
         };
-        decoder.feed(&bytes[..n]);
+        decoder.came(n);
         text.clear();
         let fault = loop {
             match decoder.next_record() {
@@ -213,19 +218,33 @@ fn copy(input: &mut dyn Read, sink: &mut Sink, follow: bool) -> io::Result<Optio
     }
 }
 
-/// The input, and its size where it is a regular file.
-fn open(file: Option<&Path>) -> io::Result<(Box<dyn Read>, u64)> {
+enum Input {
+    /// A regular file of more than [`PARALLEL_FROM`] bytes, at its beginning.
+    Large(File),
+    Other(Box<dyn Read>),
+}
+
+impl Input {
+    fn reader(&mut self) -> &mut dyn Read {
+        match self {
+            Input::Large(file) => file,
+            Input::Other(input) => input,
+        }
+    }
+}
+
+fn open(file: Option<&Path>) -> io::Result<Input> {
     let path = match file {
-        Some(path) if path == Path::new("-") => return Ok((Box::new(io::stdin()), 0)),
+        Some(path) if path == Path::new("-") => return Ok(Input::Other(Box::new(io::stdin()))),
         Some(path) => path,
-        None if !io::stdin().is_terminal() => return Ok((Box::new(io::stdin()), 0)),
+        None if !io::stdin().is_terminal() => return Ok(Input::Other(Box::new(io::stdin()))),
         None => Path::new(DEFAULT_FILE),
     };
     match File::open(path) {
-        Ok(file) => {
-            let size = file.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
-            Ok((Box::new(file), size))
+        Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > PARALLEL_FROM) => {
+            Ok(Input::Large(file))
         }
+        Ok(file) => Ok(Input::Other(Box::new(file))),
         Err(e) => Err(io::Error::other(format!("{}: {}", path.display(), words(&e)))),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::emulation::Emulation;
 use super::ioctl::Request;
-use super::{Options, put, text};
+use super::{Options, number, put, text};
 use crate::record::Args;
 use crate::signal;
 use crate::syscall::{Abi, Arg};
@@ -30,15 +30,15 @@ impl Style {
     /// A number as NetBSD shows it: one digit in decimal, the others in hex unless `-d`.
     pub(super) fn number(self, out: &mut Vec<u8>, v: u64) {
         match v {
-            0..10 => text::decimal(out, v),
+            0..10 => number::decimal(out, v),
             _ if self.decimal => self.signed(out, v),
-            _ if self.narrow => text::hexadecimal(out, u64::from(v as u32)),
-            _ => text::hexadecimal(out, v),
+            _ if self.narrow => number::hexadecimal(out, u64::from(v as u32)),
+            _ => number::hexadecimal(out, v),
         }
     }
 
     pub(super) fn signed(self, out: &mut Vec<u8>, v: u64) {
-        text::signed(out, if self.narrow { i64::from(v as i32) } else { v as i64 });
+        number::signed(out, if self.narrow { i64::from(v as i32) } else { v as i64 });
     }
 
     /// One argument, by its kind where there is one.
@@ -47,8 +47,8 @@ impl Style {
         let int = v as i32;
         match kind.filter(|_| self.typed) {
             Some(Arg::DirFd) if int == libc::AT_FDCWD => out.extend_from_slice(b"AT_FDCWD"),
-            Some(Arg::Int | Arg::Fd | Arg::DirFd | Arg::Pid) => text::signed(out, int.into()),
-            Some(Arg::Size) => text::decimal(out, if self.narrow { u64::from(v as u32) } else { v }),
+            Some(Arg::Int | Arg::Fd | Arg::DirFd | Arg::Pid) => number::signed(out, int.into()),
+            Some(Arg::Size) => number::decimal(out, if self.narrow { u64::from(v as u32) } else { v }),
             Some(Arg::Off) => self.signed(out, v),
             // Where the call makes no file, the mode is whatever stood in the register.
             Some(Arg::Mode) if !self.decimal && (0o10..=0o177_777).contains(&v) => put!(out, "0{v:o}"),
@@ -70,8 +70,26 @@ impl Style {
         between: &str,
         paths: &[Vec<u8>],
     ) {
+        match args {
+            Args::Words(words) => self.each(out, words.iter().copied(), kinds, between, paths),
+            Args::Bytes(bytes) => {
+                let words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+                self.each(out, words, kinds, between, paths);
+            }
+        }
+    }
+
+    #[inline]
+    fn each(
+        self,
+        out: &mut Vec<u8>,
+        args: impl Iterator<Item = u64>,
+        kinds: &[Arg],
+        between: &str,
+        paths: &[Vec<u8>],
+    ) {
         let mut paths = paths.iter();
-        for (i, v) in args.iter().enumerate() {
+        for (i, v) in args.enumerate() {
             if i > 0 {
                 out.extend_from_slice(between.as_bytes());
             }

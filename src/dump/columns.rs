@@ -1,15 +1,30 @@
 //! The columns that every line begins with: process, thread, command, times.
 
-use super::{Options, put, text};
-use crate::record::{Comm, Header, Time};
+use super::number::put_first;
+use super::{Options, number, put, text};
+use crate::record::{Comm, Header, Stamp, Time};
+
+/// Most bytes of the columns that say whose a record is: two numbers, and a name of 16 bytes that each become four.
+const WHOSE_MAX: usize = 96;
+/// Nearly always they have no more.
+const WHOSE: usize = 32;
 
 /// Writes them, and remembers what the times are relative to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Columns {
-    /// Those of the record before that say whose it is: mostly the next one is the same thread's.
-    whose: Option<(Whose, Vec<u8>)>,
+    /// Whose the record before was, and the columns that say it: mostly the next one is the same thread's.
+    whose: Whose,
+    text: [u8; WHOSE_MAX],
+    /// 0 before the first.
+    len: usize,
     first: Option<Time>,
     last: Option<Time>,
+}
+
+impl Default for Columns {
+    fn default() -> Columns {
+        Columns { whose: Whose::default(), text: [0; WHOSE_MAX], len: 0, first: None, last: None }
+    }
 }
 
 impl Columns {
@@ -23,27 +38,62 @@ impl Columns {
         }
     }
 
+    #[inline]
     pub(super) fn put(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
-        let whose = (h.version > 0, h.stamp.pid, h.stamp.tid, h.stamp.comm);
-        match &self.whose {
-            Some((before, text)) if *before == whose => out.extend_from_slice(text),
-            _ => {
-                let start = out.len();
-                put_whose(out, h);
-                self.whose = Some((whose, out[start..].to_vec()));
-            }
+        let Stamp { pid, tid, comm, .. } = h.stamp;
+        let w = &self.whose;
+        if w.pid != pid || w.tid != tid || w.comm != comm || w.threads != (h.version > 0) || self.len == 0 {
+            self.turn_to(Whose { threads: h.version > 0, pid, tid, comm });
         }
+        match self.text.first_chunk::<WHOSE>() {
+            Some(text) if self.len <= WHOSE => put_first(out, text, self.len),
+            _ => out.extend_from_slice(&self.text[..self.len]),
+        }
+        if options.absolute || options.elapsed || options.relative {
+            self.times(options, h, out);
+        }
+    }
 
-        let now = h.stamp.time;
+    fn turn_to(&mut self, whose: Whose) {
+        let mut out = Vec::with_capacity(WHOSE_MAX);
+        put_whose(&mut out, whose);
+        self.len = out.len().min(WHOSE_MAX);
+        self.text[..self.len].copy_from_slice(&out[..self.len]);
+        self.whose = whose;
+    }
+
+    fn times(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
+        let Stamp { time: now, .. } = h.stamp;
+        // Version 0 has microseconds.
         let (scale, digits) = if h.version > 0 { (1, 9) } else { (1000, 6) };
         if options.absolute {
-            put!(out, "{}.{:0digits$} ", now.sec, now.nsec / scale);
+            match u64::try_from(now.nsec) {
+                Ok(nsec @ 0..SECOND) => {
+                    number::signed(out, now.sec);
+                    out.push(b'.');
+                    number::fraction(out, nsec / scale, digits);
+                    out.push(b' ');
+                }
+                _ => put!(out, "{}.{:0digits$} ", now.sec, now.nsec / scale as i64),
+            }
         }
         let mut since = |then: Time| {
             let nanos = nanos(now) - nanos(then);
-            let sign = if nanos < 0 { "-" } else { "" };
-            let (nanos, second) = (nanos.unsigned_abs(), 1_000_000_000);
-            put!(out, "{sign}{}.{:0digits$} ", nanos / second, nanos % second / scale as u128);
+            if nanos < 0 {
+                out.push(b'-');
+            }
+            match u64::try_from(nanos.unsigned_abs()) {
+                Ok(nanos) => {
+                    number::decimal(out, nanos / SECOND);
+                    out.push(b'.');
+                    number::fraction(out, nanos % SECOND / scale, digits);
+                    out.push(b' ');
+                }
+                Err(_) => {
+                    let (nanos, second) = (nanos.unsigned_abs(), u128::from(SECOND));
+                    put!(out, "{}.{:0digits$} ", nanos / second, nanos % second / u128::from(scale));
+                }
+            }
         };
         if options.elapsed {
             since(*self.first.get_or_insert(now));
@@ -54,19 +104,30 @@ impl Columns {
     }
 }
 
-type Whose = (bool, i32, i32, Comm);
+#[derive(Clone, Copy, Debug, Default)]
+struct Whose {
+    pid: i32,
+    tid: i32,
+    comm: Comm,
+    /// False in version 0, which has none.
+    threads: bool,
+}
 
-fn put_whose(out: &mut Vec<u8>, h: &Header) {
-    put!(out, "{:6} ", h.stamp.pid);
-    // Version 0 has no threads, and microseconds.
-    if h.version > 0 {
-        put!(out, "{:6} ", h.stamp.tid);
+fn put_whose(out: &mut Vec<u8>, Whose { pid, tid, comm, threads }: Whose) {
+    number::aligned(out, pid, 6);
+    out.push(b' ');
+    if threads {
+        number::aligned(out, tid, 6);
+        out.push(b' ');
     }
     let start = out.len();
-    text::name(out, h.stamp.comm.as_bytes());
-    let pad = 8usize.saturating_sub(out.len() - start);
-    put!(out, "{:pad$} ", "");
+    text::name(out, comm.as_bytes());
+    out.resize(out.len().max(start + 8), b' ');
+    out.push(b' ');
 }
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
 
 /// A time in nanoseconds, of any two numbers a record can hold.
 pub(super) fn nanos(time: Time) -> i128 {

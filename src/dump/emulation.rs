@@ -47,30 +47,58 @@ pub(super) struct Emulations {
     default: Emulation,
     /// Those that differ from the default.
     others: HashMap<i32, Emulation>,
-    /// By process and thread.
+    /// By process and thread; that of the last record's thread stands there.
     calls: HashMap<(i32, i32), (i16, Emulation)>,
+    last: Last,
+}
+
+/// The thread of the last record: mostly the next one is the same thread's, and nothing is looked up.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    /// Process and thread.
+    whose: (i32, i32),
+    /// The process's.
+    emulation: Emulation,
+    /// The call that has not returned.
+    call: Option<(i16, Emulation)>,
 }
 
 impl Emulations {
     pub(super) fn new(default: Emulation) -> Emulations {
-        Emulations { default, others: HashMap::new(), calls: HashMap::new() }
+        let last = Last { whose: (0, 0), emulation: default, call: None };
+        Emulations { default, others: HashMap::new(), calls: HashMap::new(), last }
     }
 
-    /// Of the process now.
-    pub(super) fn of(&self, pid: i32) -> Emulation {
-        self.others.get(&pid).copied().unwrap_or(self.default)
+    /// The thread of this record, which is the last one then.
+    #[inline]
+    fn thread(&mut self, stamp: &Stamp) -> &mut Last {
+        let whose = (stamp.pid, stamp.tid);
+        if self.last.whose != whose {
+            self.turn_to(whose);
+        }
+        &mut self.last
+    }
+
+    #[cold]
+    fn turn_to(&mut self, whose: (i32, i32)) {
+        if let Some(call) = self.last.call {
+            self.calls.insert(self.last.whose, call);
+        }
+        let emulation = self.others.get(&whose.0).copied().unwrap_or(self.default);
+        self.last = Last { whose, emulation, call: self.calls.remove(&whose) };
     }
 
     /// Takes note of any record, and gives the emulation in which it is to be read.
+    #[inline]
     pub(super) fn record(&mut self, stamp: &Stamp, body: &Body<'_>) -> Emulation {
         match *body {
             Body::Emul(name) => {
                 self.change(stamp.pid, name);
-                self.of(stamp.pid)
+                self.thread(stamp).emulation
             }
             Body::Syscall { code, .. } => self.call(stamp, code),
             Body::Sysret { code, .. } => self.ret(stamp, code),
-            _ => self.of(stamp.pid),
+            _ => self.thread(stamp).emulation,
         }
     }
 
@@ -82,24 +110,27 @@ impl Emulations {
         } else {
             self.others.insert(pid, to);
         }
+        if self.last.whose.0 == pid {
+            self.last.emulation = to;
+        }
     }
 
     /// A SYSCALL record: in which emulation.
+    #[inline]
     pub(super) fn call(&mut self, stamp: &Stamp, code: i32) -> Emulation {
-        let emulation = self.of(stamp.pid);
-        if is_exit(emulation.call(code)) {
-            self.calls.remove(&(stamp.pid, stamp.tid));
-        } else {
-            self.calls.insert((stamp.pid, stamp.tid), (code as i16, emulation));
-        }
+        let thread = self.thread(stamp);
+        let emulation = thread.emulation;
+        thread.call = (!is_exit(emulation.call(code))).then_some((code as i16, emulation));
         emulation
     }
 
     /// A SYSRET record: in which emulation the call was made.
+    #[inline]
     pub(super) fn ret(&mut self, stamp: &Stamp, code: i16) -> Emulation {
-        match self.calls.remove(&(stamp.pid, stamp.tid)) {
+        let thread = self.thread(stamp);
+        match thread.call.take() {
             Some((called, emulation)) if called == code => emulation,
-            _ => self.of(stamp.pid),
+            _ => thread.emulation,
         }
     }
 }

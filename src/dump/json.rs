@@ -2,7 +2,7 @@
 
 use super::emulation::{Emulation, Emulations};
 use super::printer::{dtype_name, label};
-use super::{Options, put};
+use super::{Options, put, text};
 use crate::errno;
 use crate::record::*;
 use crate::signal;
@@ -73,7 +73,7 @@ impl Json {
                 field(out, "id", id);
                 bytes(out, data);
             }
-            Body::ExecArg(text) | Body::ExecEnv(text) => field(out, "text", text),
+            Body::ExecArg(data) | Body::ExecEnv(data) => field(out, "text", data),
             Body::ExecFd { fd, dtype } => {
                 put!(out, ",\"fd\":{fd},\"dtype\":{dtype}");
                 if let Some(name) = dtype_name(dtype) {
@@ -99,7 +99,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn bytes(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(b",\"data\":\"");
-    data.iter().for_each(|b| put!(out, "{b:02x}"));
+    text::hex_bytes(out, data);
     out.push(b'"');
 }
 

@@ -4,7 +4,7 @@ use super::args::Style;
 use super::columns::Columns;
 use super::emulation::{Emulation, Emulations};
 use super::psig::put_psig;
-use super::{Options, put, text};
+use super::{Options, number, put, text};
 use crate::errno;
 use crate::record::*;
 
@@ -34,11 +34,8 @@ impl Printer {
             if self.options.abi {
                 put!(out, "{:<8} ", emulation.name());
             }
-            match label(h.ktr_type) {
-                Some(label) => {
-                    out.extend_from_slice(label.as_bytes());
-                    out.resize(out.len() + 6 - label.len(), b' ');
-                }
+            match padded(h.ktr_type) {
+                Some(label) => out.extend_from_slice(label),
                 None => put!(out, "UNKNOWN({})  ", h.ktr_type),
             }
             let column = out.len() - start;
@@ -47,10 +44,12 @@ impl Printer {
     }
 
     /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
+    #[inline]
     pub(super) fn pass(&mut self, record: &Record<'_>) {
-        let body = record.body();
-        self.emulations.record(&record.header.stamp, &body);
-        if self.shows(record, &body) {
+        if matches!(record.header.ktr_type, KTR_SYSCALL | KTR_SYSRET | KTR_EMUL) {
+            self.emulations.record(&record.header.stamp, &record.body());
+        }
+        if (self.options.elapsed || self.options.relative) && self.shows(record, &record.body()) {
             self.columns.pass(&self.options, &record.header);
         }
     }
@@ -91,10 +90,12 @@ impl Printer {
     }
 
     fn call_name(&self, code: i32, emulation: Emulation, numeric: bool, out: &mut Vec<u8>) {
-        match emulation.call(code).filter(|_| !numeric && !self.options.numeric) {
-            Some(call) if self.options.codes => put!(out, "{}[{code}]", call.name),
-            Some(call) => out.extend_from_slice(call.name.as_bytes()),
-            None => put!(out, "[{code}]"),
+        let name = emulation.call(code).filter(|_| !numeric && !self.options.numeric).map(|call| call.name);
+        out.extend_from_slice(name.unwrap_or_default().as_bytes());
+        if name.is_none() || self.options.codes {
+            out.push(b'[');
+            number::signed(out, code.into());
+            out.push(b']');
         }
     }
 
@@ -124,9 +125,11 @@ impl Printer {
             -2 if !native => put!(out, "JUSTRETURN"),
             -3 if !native => put!(out, "RESTART"),
             _ => {
-                put!(out, "-1 errno {error}");
+                out.extend_from_slice(b"-1 errno ");
+                number::signed(out, error.into());
                 if native && self.options.plain == 0 {
-                    put!(out, " {}", errno::message(error.wrapping_neg()));
+                    out.push(b' ');
+                    out.extend_from_slice(errno::message(error.wrapping_neg()).as_bytes());
                 }
             }
         }
@@ -148,11 +151,11 @@ impl Printer {
     fn genio(&self, fd: i32, write: bool, data: &[u8], out: &mut Vec<u8>) {
         if fd != -1 {
             out.extend_from_slice(b"fd ");
-            text::signed(out, fd.into());
+            number::signed(out, fd.into());
             out.push(b' ');
         }
         out.extend_from_slice(if write { b"wrote " } else { b"read " });
-        text::decimal(out, data.len() as u64);
+        number::decimal(out, data.len() as u64);
         out.extend_from_slice(b" bytes\n");
         let shown = self.options.cut(data);
         if self.options.max_data == Some(0) {
@@ -179,29 +182,27 @@ impl Printer {
             text::hex(out, data, word);
         } else {
             put!(out, " {}, ", data.len());
-            data.iter().for_each(|b| put!(out, "{b:02x}"));
+            text::hex_bytes(out, data);
             out.push(b'\n');
         }
     }
 }
 
+/// The words for record types, as wide as their column.
+const LABELS: [&[u8; 6]; 16] = [
+    b"      ", b"CALL  ", b"RET   ", b"NAMI  ", b"GIO   ", b"PSIG  ", b"CSW   ", b"EMUL  ", b"MISC  ",
+    b"      ", b"ARG   ", b"ENV   ", b"      ", b"      ", b"MIB   ", b"FD    ",
+];
+
 /// The word for a record type, `None` for one without.
+#[inline]
+fn padded(ktr_type: i16) -> Option<&'static [u8; 6]> {
+    LABELS.get(usize::try_from(ktr_type).ok()?).copied().filter(|label| label[0] != b' ')
+}
+
+/// The same without the blanks.
 pub(super) fn label(ktr_type: i16) -> Option<&'static str> {
-    Some(match ktr_type {
-        KTR_SYSCALL => "CALL",
-        KTR_SYSRET => "RET",
-        KTR_NAMEI => "NAMI",
-        KTR_GENIO => "GIO",
-        KTR_PSIG => "PSIG",
-        KTR_CSW => "CSW",
-        KTR_EMUL => "EMUL",
-        KTR_USER => "MISC",
-        KTR_EXEC_ARG => "ARG",
-        KTR_EXEC_ENV => "ENV",
-        KTR_EXEC_FD => "FD",
-        KTR_MIB => "MIB",
-        _ => return None,
-    })
+    str::from_utf8(padded(ktr_type)?.trim_ascii_end()).ok()
 }
 
 pub(super) fn put_csw(out: &mut Vec<u8>, gone: bool, user: bool) {

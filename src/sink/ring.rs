@@ -3,6 +3,8 @@
 //! Positions count bytes since the start and never wrap; only the index into the memory does. Growth moves the bytes, and no
 //! position.
 
+use std::collections::VecDeque;
+
 use memmap2::MmapMut;
 
 use super::budget::Account;
@@ -13,6 +15,8 @@ use crate::syscall::Abi;
 
 /// Bytes taken from the budget at a time.
 const STEP: usize = 64 << 10;
+/// So many records that came together are worth being remembered as such.
+const MANY: u64 = 16;
 /// A padding byte of the header that, inside the ring, holds the record's [`Mark`]. It is zero in every stream.
 const MARK: usize = 29;
 
@@ -48,6 +52,11 @@ impl Mark {
         record[MARK] = self.0;
     }
 
+    /// That of a record with it.
+    pub(super) fn of(record: &[u8]) -> Mark {
+        Mark(record[MARK])
+    }
+
     /// Takes it out of a record copied from the ring.
     pub(super) fn take(record: &mut [u8]) -> Mark {
         Mark(std::mem::take(&mut record[MARK]))
@@ -72,6 +81,15 @@ pub(super) struct Ring {
     /// What was ever let go.
     gone: Tally,
     head: u64,
+    /// Those that came together, from the oldest on, where they are many: let go together too, none of them is looked at.
+    together: VecDeque<Together>,
+}
+
+/// Records that came together, none of which is a note.
+#[derive(Debug)]
+struct Together {
+    at: u64,
+    what: Tally,
 }
 
 impl Ring {
@@ -97,6 +115,7 @@ impl Ring {
             tail: 0,
             gone: Tally::default(),
             head: 0,
+            together: VecDeque::new(),
         })
     }
 
@@ -139,7 +158,8 @@ impl Ring {
     }
 
     /// Makes `len` bytes free: asks the budget for more memory on the first lap, then lets go of the oldest records
-    /// that end at or before `droppable`, the start of a record. Lets go of none where that does not suffice.
+    /// that end at or before `droppable`, the start of a record: those that came together all at once. Lets go of none where that
+    /// does not suffice.
     pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
         while self.growing && self.free() < len {
             let more = STEP.min(self.mem.len() - self.granted);
@@ -153,9 +173,7 @@ impl Ring {
         if self.granted - (kept as usize) < len {
             return false;
         }
-        while self.free() < len {
-            self.let_go();
-        }
+        self.let_go(len, droppable);
         true
     }
 
@@ -183,10 +201,24 @@ impl Ring {
         true
     }
 
-    fn let_go(&mut self) {
-        let len = self.record_len(self.tail);
-        let mark = self.at(self.tail + MARK as u64);
-        self.gone += match Mark(self.mem[mark]).is_note() {
+    /// Lets go of the oldest records until `len` bytes are free, of those up to `droppable`.
+    fn let_go(&mut self, len: usize, droppable: u64) {
+        while self.free() < len {
+            match self.together.front() {
+                Some(these) if these.at < self.tail => drop(self.together.pop_front()),
+                Some(these) if these.at == self.tail && these.at + these.what.bytes <= droppable => {
+                    self.gone += these.what;
+                    self.tail += these.what.bytes;
+                }
+                _ => self.let_go_one(),
+            }
+        }
+    }
+
+    fn let_go_one(&mut self) {
+        let at = self.at(self.tail);
+        let len = HEADER_LEN + self.body_len(at);
+        self.gone += match Mark(self.mem[self.wrap(at + MARK)]).is_note() {
             true => {
                 let mut note = Vec::with_capacity(len);
                 self.copy(self.tail, len, &mut note);
@@ -205,6 +237,17 @@ impl Ring {
         let at = self.at(self.head + MARK as u64);
         self.mem[at] = mark.0;
         self.head += record.len() as u64;
+    }
+
+    /// Adds so many records that have their marks, none of them a note; room as for [`Ring::push`].
+    pub(super) fn push_all(&mut self, bytes: &[u8], records: u64) {
+        debug_assert!(self.free() >= bytes.len());
+        if records >= MANY {
+            let what = Tally { records, bytes: bytes.len() as u64 };
+            self.together.push_back(Together { at: self.head, what });
+        }
+        self.write(self.head, bytes);
+        self.head += bytes.len() as u64;
     }
 
     fn write(&mut self, pos: u64, bytes: &[u8]) {
@@ -235,8 +278,21 @@ impl Ring {
 
     /// Bytes of the record at `pos`, header and body.
     pub(super) fn record_len(&self, pos: u64) -> usize {
-        let byte = |i: u64| self.mem[self.at(pos + i)];
-        HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
+        HEADER_LEN + self.body_len(self.at(pos))
+    }
+
+    /// Bytes of the body of the record that stands there in the memory.
+    fn body_len(&self, at: usize) -> usize {
+        let len = match self.mem[at..self.granted].first_chunk() {
+            Some(len) => *len,
+            None => [0, 1, 2, 3].map(|i| self.mem[self.wrap(at + i)]),
+        };
+        u32::from_le_bytes(len) as usize
+    }
+
+    /// Where that is, less than a lap behind the end: a division would take longer.
+    fn wrap(&self, at: usize) -> usize {
+        if at < self.granted { at } else { at - self.granted }
     }
 
     /// Whose and when the oldest record is, and its mark.
