@@ -103,7 +103,7 @@ impl Ebpf {
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
         let limits = load::Limits::get();
         let mut programs = load::Programs::load(load::Calls::of_this_kernel(), &limits)?;
-        let maps = kernel::Maps::of(programs.ebpf(), limits.procs)?;
+        let maps = kernel::Maps::of(programs.ebpf(), &limits)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;

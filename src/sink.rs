@@ -23,12 +23,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 pub use crate::policy::Policy;
 use crate::record::Stamp;
 use crate::syscall::Abi;
 pub use allowance::Allowance;
 pub use batch::Batch;
+use budget::Account;
 pub use budget::{Budget, Room};
 pub use reader::{Read, Reader};
 use ring::{Mark, Ring};
@@ -119,7 +120,7 @@ pub struct Sink {
     owner: u32,
     size: usize,
     file: OnceLock<File>,
-    budget: Arc<Budget>,
+    account: Account,
     given_up: Option<Sender<u64>>,
     state: Mutex<State>,
     room: Condvar,
@@ -178,7 +179,7 @@ impl Sink {
     /// it is given up (R30).
     ///
     /// # Errors
-    /// ENOSPC where `budget` has no room for its first pages.
+    /// ENOSPC where `budget` has no room for its first pages, or none for this owner.
     pub fn new(
         size: usize,
         policy: Policy,
@@ -188,9 +189,8 @@ impl Sink {
     ) -> Result<Arc<Sink>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let size = size.clamp(SIZE_MIN, SIZE_MAX);
-        let ring = Ring::new(size, budget).ok_or_else(|| Error::NoSpace {
-            what: format!("the daemon's memory limit of {} bytes is reached (mem=)", budget.limit()).into(),
-        })?;
+        let account = Account::new(budget, owner);
+        let ring = Ring::new(size, &account)?;
         let state = State {
             ring,
             most: size,
@@ -211,10 +211,9 @@ impl Sink {
             written: None,
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let budget = Arc::clone(budget);
         let state = Mutex::new(state);
         let (file, room) = (OnceLock::new(), Condvar::new());
-        Ok(Arc::new(Sink { id, owner, size, file, budget, given_up, state, room }))
+        Ok(Arc::new(Sink { id, owner, size, file, account, given_up, state, room }))
     }
 
     /// Lets its ring grow up to `most` bytes where under policy stop a record has no room though somebody reads.
@@ -364,12 +363,15 @@ impl Sink {
 
     /// True while less than a quarter of what all rings may use is used, but for what they have grown by.
     pub fn has_plenty(&self) -> bool {
-        self.budget.used_at_first() < self.budget.limit() / 4
+        self.account.budget().used_at_first() < self.account.budget().limit() / 4
     }
 
-    /// Memory of somebody else's that belongs to this sink and counts like its ring; `None` where there is no more.
-    pub fn room(&self, bytes: usize) -> Option<Room> {
-        Room::new(&self.budget, bytes)
+    /// Memory of somebody else's that belongs to this sink and counts like its ring.
+    ///
+    /// # Errors
+    /// ENOSPC where there is no more, or none for its owner.
+    pub fn room(&self, bytes: usize) -> Result<Room> {
+        Room::new(&self.account, bytes)
     }
 
     /// Waits until a reader has made room, the policy changed, or the sink ended; false where `until` came first, and
@@ -482,7 +484,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.budget.remember(self.state.get_mut().counts);
+        self.account.budget().remember(self.state.get_mut().counts);
     }
 }
 

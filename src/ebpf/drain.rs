@@ -11,11 +11,12 @@ use nix::sys::epoll::Epoll;
 use nix::time::ClockId;
 
 use self::round::Turn;
-use super::kernel::{Maps, SLOTS};
+use super::kernel::Maps;
 use super::load::{self, Limits, Misses, Programs};
 use super::observe::{One, Out, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::places::Change;
 use super::slot::{Rings, Slot};
+use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
@@ -70,7 +71,7 @@ impl Drain {
     ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let out = Out { recorder, offset: offset_now(), events: 0, warned: None, knows_inodes: false };
-        let slots = (0..SLOTS).map(|_| None).collect();
+        let slots = (0..limits.files).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         let leaving = Vec::new();
         Drain {
@@ -422,11 +423,21 @@ impl Drain {
         if let Some(at) = self.slots.iter().position(is_it) {
             return Ok(at);
         }
+        let owner = sink.owner();
         let leaving = |at: &usize| self.leaving.iter().any(|leaving| leaving.slots.contains(at));
-        let is_free = |at: &usize| self.slots[*at].is_none() && !leaving(at);
-        let at = (0..self.slots.len()).find(is_free).ok_or_else(|| Error::NoSpace {
-            what: format!("there are {SLOTS} trace files already").into(),
-        })?;
+        let free: Vec<usize> =
+            (0..self.slots.len()).filter(|at| self.slots[*at].is_none() && !leaving(at)).collect();
+        let own = self.slots.iter().flatten().filter(|slot| slot.sink.owner() == owner).count();
+        let (most, used) = (self.slots.len(), self.slots.len() - free.len());
+        let Some(&at) = free.first().filter(|_| cred::left(most, used, own, owner) > 0) else {
+            let what = match free.is_empty() {
+                true => format!("there are {most} trace files already"),
+                false => format!(
+                    "uid {owner} has {own} of {most} trace files, and may not have more than are free"
+                ),
+            };
+            return Err(Error::NoSpace { what: what.into() });
+        };
         self.slots[at] = Some(Slot::open(at, sink, &mut self.maps, &self.epoll)?);
         Ok(at)
     }

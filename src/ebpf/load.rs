@@ -11,6 +11,7 @@ use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::signal::{Signal, raise};
 
+use super::kernel::SLOTS;
 use crate::facility::Facs;
 
 /// The compiled `bpf/ktrace.bpf.c`.
@@ -82,6 +83,10 @@ enum Link {
 pub(super) struct Limits {
     /// Processes that can be traced at once.
     pub(super) procs: u32,
+    /// Trace files.
+    pub(super) files: usize,
+    /// Different choices of calls.
+    pub(super) filters: usize,
     /// Threads of which something is remembered in a call.
     threads: u32,
     /// Whether bpf_loop() is used where it is there.
@@ -106,13 +111,25 @@ pub(super) struct Misses {
 impl Limits {
     /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
     pub(super) fn get() -> Limits {
-        let mut limits =
-            Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX, blind: 0, halts: false };
+        let slots = SLOTS as usize;
+        let mut limits = Limits {
+            procs: 32768,
+            files: slots,
+            // The first slot is for none.
+            filters: slots - 1,
+            threads: 16384,
+            loops: 1,
+            events: u64::MAX,
+            blind: 0,
+            halts: false,
+        };
         if cfg!(debug_assertions) {
             let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
             for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
                 match (word, number.parse::<u32>()) {
                     ("procs", Ok(procs)) => limits.procs = procs,
+                    ("files", Ok(files)) => limits.files = slots.min(files as usize),
+                    ("filters", Ok(filters)) => limits.filters = (slots - 1).min(filters as usize),
                     ("threads", Ok(threads)) => limits.threads = threads,
                     ("loops", Ok(loops)) => limits.loops = loops,
                     ("events", Ok(events)) => limits.events = events.into(),

@@ -4,12 +4,12 @@
 //! position.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-use super::Budget;
+use super::budget::Account;
 use super::tally::Tally;
+use crate::error::{Error, Result};
 use crate::record::{self, HEADER_LEN, Stamp};
 use crate::syscall::Abi;
 
@@ -74,7 +74,7 @@ pub(super) struct Ring {
     granted: usize,
     /// True while more can be asked for: nothing has wrapped yet.
     growing: bool,
-    budget: Arc<Budget>,
+    account: Account,
     /// Bytes of `mem` beyond its first size.
     grown: usize,
     tail: u64,
@@ -93,16 +93,24 @@ struct Together {
 }
 
 impl Ring {
-    /// A ring of `size` bytes; `None` where the budget, or the machine, has no room for it.
-    pub(super) fn new(size: usize, budget: &Arc<Budget>) -> Option<Ring> {
+    /// A ring of `size` bytes.
+    ///
+    /// # Errors
+    /// ENOSPC where the budget, or the machine, has no room for it.
+    pub(super) fn new(size: usize, account: &Account) -> Result<Ring> {
         let granted = size.min(STEP);
-        let mem = MmapMut::map_anon(size).ok()?;
-        budget.take(granted).then(|| Ring {
+        let none =
+            |error| Error::NoSpace { what: format!("memory for a ring of {size} bytes: {error}").into() };
+        let mem = MmapMut::map_anon(size).map_err(none)?;
+        if !account.take(granted) {
+            return Err(account.refusal(granted));
+        }
+        Ok(Ring {
             mem,
             base: 0,
             granted,
             growing: granted < size,
-            budget: Arc::clone(budget),
+            account: account.clone(),
             grown: 0,
             tail: 0,
             gone: Tally::default(),
@@ -140,8 +148,8 @@ impl Ring {
 
     /// The most bytes it could hold by the memory that is left now.
     pub(super) fn attainable(&self) -> usize {
-        let left = self.budget.limit().saturating_sub(self.budget.used());
-        self.granted + if self.growing { (self.mem.len() - self.granted).min(left) } else { 0 }
+        let more = if self.growing { (self.mem.len() - self.granted).min(self.account.left()) } else { 0 };
+        self.granted + more
     }
 
     /// The most bytes it can ever hold, as far as is known.
@@ -155,7 +163,7 @@ impl Ring {
     pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
         while self.growing && self.free() < len {
             let more = STEP.min(self.mem.len() - self.granted);
-            if more == 0 || !self.budget.take(more) {
+            if more == 0 || !self.account.take(more) {
                 self.growing = false;
             } else {
                 self.granted += more;
@@ -178,11 +186,11 @@ impl Ring {
             return false;
         }
         let more = size - self.mem.len();
-        if !self.budget.let_grow(more) {
+        if !self.account.let_grow(more) {
             return false;
         }
         let Ok(mut mem) = MmapMut::map_anon(size) else {
-            self.budget.shrink(more);
+            self.account.shrink(more);
             return false;
         };
         let (first, rest) = self.slices(self.tail, self.held());
@@ -298,7 +306,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.budget.give_back(self.granted);
-        self.budget.shrink(self.grown);
+        self.account.give_back(self.granted);
+        self.account.shrink(self.grown);
     }
 }

@@ -534,6 +534,62 @@ fn a_ring_that_lacks_memory_does_not_grow_and_keeps_growth_from_nobody() {
     assert_eq!(budget.used_at_first(), budget.used(), "and so does not ask for more");
 }
 
+/// Two users of the machine.
+const USER: u32 = 61_001;
+const OTHER: u32 = 61_002;
+
+#[test]
+fn a_user_has_no_more_memory_than_is_free_and_root_has_all() {
+    const LIMIT: usize = 4 << 20;
+    let budget = Budget::new(LIMIT);
+    let ring = |owner| Sink::new(8 * LIMIT, Policy::Stop, owner, &budget, None).unwrap();
+    let filled = |owner| {
+        let sink = ring(owner);
+        fill(&sink, 0);
+        let memory = sink.counts().memory;
+        (sink, memory)
+    };
+    let (users, half) = filled(USER);
+    assert_eq!(half, LIMIT / 2);
+    let (_others, quarter) = filled(OTHER);
+    assert_eq!(quarter, LIMIT / 4);
+    for refused in [Sink::new(SIZE_MIN, Policy::Stop, USER, &budget, None).map(drop), users.room(1).map(drop)]
+    {
+        let error = refused.unwrap_err();
+        assert_eq!(error.errno(), libc::ENOSPC);
+        assert!(error.to_string().contains("uid 61001 has its share"), "{error}");
+    }
+    let (_roots, rest) = filled(0);
+    assert_eq!(rest, LIMIT / 4, "all that is left");
+    let error = Sink::new(SIZE_MIN, Policy::Stop, 0, &budget, None).unwrap_err();
+    assert!(error.to_string().contains("the daemon's memory limit"), "{error}");
+    // It is given back.
+    drop(users);
+    assert_eq!(filled(USER).1, LIMIT / 4, "and root has had a quarter of it");
+}
+
+#[test]
+fn a_user_leaves_growth_for_others() {
+    let budget = Budget::new(SIZE_MIN * 64);
+    let grown = |owner| {
+        let sink = Sink::new(SIZE_MIN, Policy::Stop, owner, &budget, None).unwrap();
+        sink.let_grow(SIZE_MIN * 64);
+        let mut reader = sink.reader();
+        read(&mut reader);
+        fill(&sink, 0);
+        let memory = sink.counts().memory / SIZE_MIN;
+        (sink, reader, memory)
+    };
+    // All rings together may grow by 32 times as much.
+    let users = grown(USER);
+    assert_eq!(users.2, 16);
+    let others = grown(OTHER);
+    assert_eq!(others.2, 8);
+    assert_eq!(grown(0).2, 8, "to 16 there would be too little left");
+    drop((users, others));
+    assert_eq!((budget.used(), budget.used_at_first()), (0, 0));
+}
+
 #[test]
 fn who_holds_a_lock_wakes_nobody_before_it_has_let_go_or_has_others_do_it() {
     let sink = sink(Policy::Drop);
