@@ -301,6 +301,8 @@ fn older_versions_print_their_own_columns() {
 
 #[test]
 fn the_emulation_is_by_process_and_kept_by_the_call() {
+    // Those whose numbers end alike share what is remembered of the last.
+    const SAME_END: i32 = 1 + 1024;
     let stamp = |pid| Stamp { pid, tid: pid, comm: Comm::new(b"t"), ..Stamp::default() };
     let ret = |code| Body::Sysret { code, error: 0, retval: 0, retval_1: 0 };
     let call = |code| Body::Syscall { code, args: Args::Words(&[]) };
@@ -315,9 +317,11 @@ fn the_emulation_is_by_process_and_kept_by_the_call() {
         // An exec of a 32-bit program: the return is of the call that was made, whatever others do meanwhile.
         (1, call(59)),
         (2, call(20)),
+        (SAME_END, call(39)),
         (1, Body::Emul(b"linux32")),
         (2, ret(20)),
         (1, ret(59)),
+        (SAME_END, ret(39)),
         (1, call(20)),
         (3, call(39)),
         (1, Body::Emul(b"plan9")),
@@ -336,8 +340,10 @@ fn the_emulation_is_by_process_and_kept_by_the_call() {
             "RET   getpid 0",
             "CALL  execve",
             "CALL  getpid",
+            "CALL  getpid",
             "RET   getpid 0",
             "RET   execve 0",
+            "RET   getpid 0",
             "CALL  getpid",
             "CALL  getpid",
             "CALL  [20]"

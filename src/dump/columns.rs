@@ -1,5 +1,6 @@
 //! The columns that every line begins with: process, thread, command, times.
 
+use super::emulation::{SLOTS, slot};
 use super::number::put_first;
 use super::{Options, number, put, text};
 use crate::record::{Comm, Header, Stamp, Time};
@@ -12,18 +13,25 @@ const WHOSE: usize = 32;
 /// Writes them, and remembers what the times are relative to.
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
-    /// Whose the record before was, and the columns that say it: mostly the next one is the same thread's.
-    whose: Whose,
-    text: [u8; WHOSE_MAX],
-    /// 0 before the first.
-    len: usize,
+    /// Those of each thread's last record, by the end of the thread's number: mostly the next one has the same.
+    slots: Box<[Slot; SLOTS]>,
     first: Option<Time>,
     last: Option<Time>,
 }
 
+/// Whose a record is, and the columns that say it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    whose: Whose,
+    text: [u8; WHOSE_MAX],
+    /// 0 before the first.
+    len: usize,
+}
+
 impl Default for Columns {
     fn default() -> Columns {
-        Columns { whose: Whose::default(), text: [0; WHOSE_MAX], len: 0, first: None, last: None }
+        let empty = Slot { whose: Whose::default(), text: [0; WHOSE_MAX], len: 0 };
+        Columns { slots: Box::new([empty; SLOTS]), first: None, last: None }
     }
 }
 
@@ -41,25 +49,18 @@ impl Columns {
     #[inline]
     pub(super) fn put(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
         let Stamp { pid, tid, comm, .. } = h.stamp;
-        let w = &self.whose;
-        if w.pid != pid || w.tid != tid || w.comm != comm || w.threads != (h.version > 0) || self.len == 0 {
-            self.turn_to(Whose { threads: h.version > 0, pid, tid, comm });
+        let slot = &mut self.slots[slot(tid)];
+        let w = &slot.whose;
+        if w.pid != pid || w.tid != tid || w.comm != comm || w.threads != (h.version > 0) || slot.len == 0 {
+            slot.turn_to(Whose { threads: h.version > 0, pid, tid, comm });
         }
-        match self.text.first_chunk::<WHOSE>() {
-            Some(text) if self.len <= WHOSE => put_first(out, text, self.len),
-            _ => out.extend_from_slice(&self.text[..self.len]),
+        match slot.text.first_chunk::<WHOSE>() {
+            Some(text) if slot.len <= WHOSE => put_first(out, text, slot.len),
+            _ => out.extend_from_slice(&slot.text[..slot.len]),
         }
         if options.absolute || options.elapsed || options.relative {
             self.times(options, h, out);
         }
-    }
-
-    fn turn_to(&mut self, whose: Whose) {
-        let mut out = Vec::with_capacity(WHOSE_MAX);
-        put_whose(&mut out, whose);
-        self.len = out.len().min(WHOSE_MAX);
-        self.text[..self.len].copy_from_slice(&out[..self.len]);
-        self.whose = whose;
     }
 
     fn times(&mut self, options: &Options, h: &Header, out: &mut Vec<u8>) {
@@ -101,6 +102,16 @@ impl Columns {
         if options.relative {
             since(self.last.replace(now).unwrap_or(now));
         }
+    }
+}
+
+impl Slot {
+    fn turn_to(&mut self, whose: Whose) {
+        let mut out = Vec::with_capacity(WHOSE_MAX);
+        put_whose(&mut out, whose);
+        self.len = out.len().min(WHOSE_MAX);
+        self.text[..self.len].copy_from_slice(&out[..self.len]);
+        self.whose = whose;
     }
 }
 

@@ -47,15 +47,25 @@ pub(super) struct Emulations {
     default: Emulation,
     /// Those that differ from the default.
     others: HashMap<i32, Emulation>,
-    /// By process and thread; that of the last record's thread stands there.
+    /// By process and thread, where its slot is another's.
     calls: HashMap<(i32, i32), (i16, Emulation)>,
-    last: Last,
+    /// Each thread's by the end of its number: mostly its last record is the last one there, and nothing is looked up.
+    slots: Box<[Slot; SLOTS]>,
 }
 
-/// The thread of the last record: mostly the next one is the same thread's, and nothing is looked up.
+/// Threads that are told apart by the ends of their numbers.
+pub(super) const SLOTS: usize = 32;
+
+/// Which slot is this thread's.
+#[inline]
+pub(super) fn slot(tid: i32) -> usize {
+    tid as usize % SLOTS
+}
+
+/// A thread, as it was after its last record.
 #[derive(Clone, Copy, Debug)]
-struct Last {
-    /// Process and thread.
+struct Slot {
+    /// Process and thread; both 0 at the beginning.
     whose: (i32, i32),
     /// The process's.
     emulation: Emulation,
@@ -65,27 +75,27 @@ struct Last {
 
 impl Emulations {
     pub(super) fn new(default: Emulation) -> Emulations {
-        let last = Last { whose: (0, 0), emulation: default, call: None };
-        Emulations { default, others: HashMap::new(), calls: HashMap::new(), last }
+        let slots = Box::new([Slot { whose: (0, 0), emulation: default, call: None }; SLOTS]);
+        Emulations { default, others: HashMap::new(), calls: HashMap::new(), slots }
     }
 
-    /// The thread of this record, which is the last one then.
+    /// The slot of a record's thread, which is this thread's then.
     #[inline]
-    fn thread(&mut self, stamp: &Stamp) -> &mut Last {
-        let whose = (stamp.pid, stamp.tid);
-        if self.last.whose != whose {
-            self.turn_to(whose);
+    fn thread(&mut self, stamp: &Stamp) -> &mut Slot {
+        let (at, whose) = (slot(stamp.tid), (stamp.pid, stamp.tid));
+        if self.slots[at].whose != whose {
+            self.turn_to(at, whose);
         }
-        &mut self.last
+        &mut self.slots[at]
     }
 
     #[cold]
-    fn turn_to(&mut self, whose: (i32, i32)) {
-        if let Some(call) = self.last.call {
-            self.calls.insert(self.last.whose, call);
+    fn turn_to(&mut self, at: usize, whose: (i32, i32)) {
+        if let Some(call) = self.slots[at].call {
+            self.calls.insert(self.slots[at].whose, call);
         }
         let emulation = self.others.get(&whose.0).copied().unwrap_or(self.default);
-        self.last = Last { whose, emulation, call: self.calls.remove(&whose) };
+        self.slots[at] = Slot { whose, emulation, call: self.calls.remove(&whose) };
     }
 
     /// Takes note of any record, and gives the emulation in which it is to be read.
@@ -110,9 +120,8 @@ impl Emulations {
         } else {
             self.others.insert(pid, to);
         }
-        if self.last.whose.0 == pid {
-            self.last.emulation = to;
-        }
+        let of_pid = self.slots.iter_mut().filter(|slot| slot.whose.0 == pid);
+        of_pid.for_each(|slot| slot.emulation = to);
     }
 
     /// A SYSCALL record: in which emulation.

@@ -78,6 +78,23 @@ fn arguments_are_shown_by_kind() {
 }
 
 #[test]
+fn each_line_says_whose_it_is() {
+    let tids = [1, 1 + 1024, 1, 2, 1, 1 + 1024, -1];
+    let stream = tids.iter().fold(Stream::default(), |stream, tid| stream.ret(*tid, 39, 5));
+    let text = stream.kdump(Options::default());
+    let shown = text.lines().map(|line| line.split_whitespace().nth(1).unwrap().parse::<i32>().unwrap());
+    assert_eq!(shown.collect::<Vec<_>>(), tids);
+}
+
+#[test]
+fn a_process_changes_its_emulation_with_all_its_threads() {
+    let stream = Stream::default().call(1, 20, &[]).call(2, 20, &[]).with(1, Body::Emul(b"linux32"));
+    let text = stream.call(2, 20, &[]).call(1, 20, &[]).kdump(Options::default());
+    let names = text.lines().map(|line| line.split_whitespace().last().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["writev", "writev", "\"linux32\"", "getpid", "getpid"]);
+}
+
+#[test]
 fn a_narrow_abi_has_narrow_numbers() {
     let text = Stream::default()
         .with(9, Body::Emul(b"linux32"))

@@ -14,7 +14,7 @@ use crate::record::{Args, Body, Comm, Decoder, Stamp, Time, encode};
 fn long_stream(records: u32) -> Vec<u8> {
     let mut stream = Vec::new();
     for n in 0..records {
-        let pid = (n % 7) as i32;
+        let pid = (n % 7 * 16) as i32;
         let time = Time { sec: 1_000_000 + i64::from(n / 3), nsec: i64::from(n % 3) };
         let stamp = Stamp { time, pid, tid: pid, comm: Comm::new(b"many") };
         let body = match n % 61 {
@@ -47,7 +47,7 @@ fn several_threads_print_what_one_prints() {
     for options in [
         Options::default(),
         Options { elapsed: true, relative: true, abi: true, ..Options::default() },
-        Options { facs: Some(Facs::SYSRET), relative: true, pid: Some(3), ..Options::default() },
+        Options { facs: Some(Facs::SYSRET), relative: true, pid: Some(48), ..Options::default() },
     ] {
         for cut in [stream.len(), stream.len() - 5, 10 * PIECE, 0] {
             let bytes = &stream[..cut];
