@@ -252,6 +252,22 @@ fn user_namespace(pid: i32) -> std::io::Result<File> {
     File::open(format!("/proc/{pid}/ns/user"))
 }
 
+/// Whether this user is to leave room for others in what the daemon has only so much of: all are but root and who runs the daemon.
+fn leaves_room(uid: u32) -> bool {
+    static DAEMON: OnceLock<u32> = OnceLock::new();
+    uid != 0 && uid != *DAEMON.get_or_init(|| nix::unistd::geteuid().as_raw())
+}
+
+/// How much of what there is only so much of (`limit`) this user may take yet, where all have `all` of it and the user `own`: as much
+/// as leaves no less free than the user has then.
+pub fn left(limit: usize, all: usize, own: usize, uid: u32) -> usize {
+    let free = limit.saturating_sub(all);
+    match leaves_room(uid) {
+        true => free.saturating_sub(own) / 2,
+        false => free,
+    }
+}
+
 /// Whether the memory of a process that this user traces may be shown to it: Linux shows a tracer without CAP_SYS_PTRACE
 /// none that is not dumpable (`ptrace_access_vm` of the kernel's kernel/ptrace.c), be it by prctl(2), by new ids, or by a
 /// program that the user may execute and not read. False where the process is gone.

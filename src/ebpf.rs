@@ -32,7 +32,7 @@ use crate::backend::{Backend, Costs, InForce, Want};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::{Proc, ProcTable, Trace};
-use crate::sink::Policy;
+use crate::sink::{Kept, Policy};
 use drain::Drain;
 use pace::Pace;
 
@@ -63,7 +63,10 @@ struct Shared {
 
 impl Shared {
     /// What a fault of ours breaks is given up whole, and nobody else is hurt: then nothing is done and there is no answer.
+    ///
+    /// Readers that wait for what is read meanwhile are woken when the lock has been let go.
     fn with<T>(&self, what: impl FnOnce(&mut Drain) -> T) -> Option<T> {
+        let _kept = Kept::begin();
         let mut drain = self.drain.lock();
         if self.fault.get().is_some() {
             return None;
@@ -100,7 +103,7 @@ impl Ebpf {
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
         let limits = load::Limits::get();
         let mut programs = load::Programs::load(load::Calls::of_this_kernel(), &limits)?;
-        let maps = kernel::Maps::of(programs.ebpf(), limits.procs)?;
+        let maps = kernel::Maps::of(programs.ebpf(), &limits)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags).map_err(|errno| format!("eventfd: {errno}"))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
@@ -127,7 +130,7 @@ fn run(shared: &Shared) {
         pace.slept(begun.elapsed());
         let _ = shared.bell.read();
         loop {
-            match shared.with(look) {
+            match round(shared) {
                 Some((0, _)) => break,
                 Some((events, is_read)) if pace.turn(events, is_read, BEAT) => break,
                 Some(_) => thread::sleep(BEAT),
@@ -137,13 +140,24 @@ fn run(shared: &Shared) {
     }
 }
 
-/// How many events there were to be read, and whether somebody reads them in turn.
-fn look(drain: &mut Drain) -> (usize, bool) {
-    let (events, is_read) = drain.pass();
-    if events == 0 || drain.is_due() {
-        drain.tidy();
+/// A whole round over the rings, which readers that are to be woken interrupt: how many events there were to be read, and
+/// whether somebody reads them in turn.
+fn round(shared: &Shared) -> Option<(usize, bool)> {
+    let (mut events, mut is_read) = (0, false);
+    loop {
+        let pass = shared.with(|drain| {
+            let pass = drain.pass();
+            if pass.is_last && (events + pass.events == 0 || drain.is_due()) {
+                drain.tidy();
+            }
+            pass
+        })?;
+        events += pass.events;
+        is_read |= pass.is_read;
+        if pass.is_last {
+            return Some((events, is_read));
+        }
     }
-    (events, is_read)
 }
 
 /// Until there is something in a ring, or something else to do.
@@ -233,3 +247,6 @@ impl Backend for Ebpf {
         let _ = self.shared.bell.write(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::facility::Facs;
 use crate::proc::{Proc, ProcTable, Stat, Trace};
 use crate::record::{self, Args, Body, Psig, Stamp};
-use crate::sink::{Appended, Policy, Sink};
+use crate::sink::{Appended, Batch, Policy, Sink};
 use crate::syscall::Abi;
 
 /// R29: three tries in all.
@@ -21,11 +21,21 @@ const TRIES: u32 = 3;
 /// How long policy block lets a traced process wait for its readers.
 pub const BLOCK_MAX: Duration = Duration::from_secs(5);
 
+/// Records wait for others up to this part of a ring, and so many bytes, which the cpu has at hand.
+const GATHERED: usize = 16;
+const GATHERED_MOST: usize = 32 << 10;
+
 /// Makes records. Each thread that watches has its own.
 #[derive(Debug)]
 pub struct Recorder {
     procs: Arc<ProcTable>,
     buf: Vec<u8>,
+    /// Records that wait, and for which sink.
+    batch: Batch,
+    to: Option<Arc<Sink>>,
+    /// So many bytes at most.
+    most: usize,
+    gathers: bool,
 }
 
 /// Whose record, and into which file: what every hook is given.
@@ -42,15 +52,39 @@ pub struct At<'a> {
 impl Recorder {
     /// For processes of this table.
     pub fn new(procs: Arc<ProcTable>) -> Recorder {
-        Recorder { procs, buf: Vec::with_capacity(record::HEADER_LEN + record::GENIO_MAX) }
+        let buf = Vec::with_capacity(record::HEADER_LEN + record::GENIO_MAX);
+        Recorder { procs, buf, batch: Batch::default(), to: None, most: 0, gathers: false }
+    }
+
+    /// Whether the records from here on may wait for others, to take the sink's lock together. With `false` all that wait are
+    /// appended: to be called before anything else is done with a sink, and before anybody may rely on a record being there.
+    #[inline]
+    pub fn gather(&mut self, gathers: bool) {
+        if self.gathers && !gathers {
+            self.append_batch();
+            self.to = None;
+        }
+        self.gathers = gathers;
+    }
+
+    fn append_batch(&mut self) {
+        let Some(sink) = &self.to else { return };
+        if sink.append_all(&mut self.batch) == Appended::Full {
+            while let Some((record, stamp, abi)) = self.batch.first() {
+                self.write(sink, record, &stamp, abi);
+                self.batch.skip();
+            }
+        }
     }
 
     /// R2: number and arguments of a call.
+    #[inline(always)]
     pub fn syscall(&mut self, at: At<'_>, code: i32, args: &[u64]) {
         self.record(at, Facs::SYSCALL, &Body::Syscall { code, args: Args::Words(args) });
     }
 
     /// R3: result of a call. `result` is the kernel's: a negative errno, or the value.
+    #[inline(always)]
     pub fn sysret(&mut self, at: At<'_>, code: i32, result: i64) {
         let (error, retval) = match result {
             -4095..=-1 => (result as i32, 0),
@@ -107,31 +141,56 @@ impl Recorder {
 
     /// The stream says something about itself, whatever the facilities (docs/format.md, "What we add").
     pub fn note(&mut self, at: At<'_>, text: &str) {
-        self.buf.clear();
-        record::encode(&mut self.buf, at.stamp, &Body::User { id: record::STREAM_ID, data: text.as_bytes() });
-        self.write(at.trace.sink(), at.stamp, at.abi);
+        self.put(at, &Body::User { id: record::STREAM_ID, data: text.as_bytes() });
     }
 
+    #[inline(always)]
     fn record(&mut self, at: At<'_>, fac: Facs, body: &Body<'_>) -> bool {
         if !at.trace.facs.intersects(fac) {
             return false;
         }
+        self.put(at, body)
+    }
+
+    #[inline(always)]
+    fn put(&mut self, at: At<'_>, body: &Body<'_>) -> bool {
+        if !self.gathers {
+            return self.put_now(at, body);
+        }
+        let sink = at.trace.sink();
+        if !self.to.as_ref().is_some_and(|to| Arc::ptr_eq(to, sink)) {
+            self.gather_for(sink);
+        }
+        self.batch.push(at.stamp, body, at.abi);
+        if self.batch.len() >= self.most {
+            self.append_batch();
+        }
+        true
+    }
+
+    fn put_now(&mut self, at: At<'_>, body: &Body<'_>) -> bool {
         self.buf.clear();
         record::encode(&mut self.buf, at.stamp, body);
-        self.write(at.trace.sink(), at.stamp, at.abi)
+        self.write(at.trace.sink(), &self.buf, at.stamp, at.abi)
+    }
+
+    fn gather_for(&mut self, sink: &Arc<Sink>) {
+        self.append_batch();
+        self.to = Some(Arc::clone(sink));
+        self.most = (sink.size() / GATHERED).min(GATHERED_MOST);
     }
 
     /// `ktrwrite` (R28 to R30): the record goes out whole, or the sink's policy decides.
-    fn write(&self, sink: &Arc<Sink>, stamp: &Stamp, abi: Abi) -> bool {
+    fn write(&self, sink: &Arc<Sink>, record: &[u8], stamp: &Stamp, abi: Abi) -> bool {
         let mut deadline = None;
         for tries in 1.. {
-            match sink.append(&self.buf, stamp, abi) {
+            match sink.append(record, stamp, abi) {
                 Appended::Whole => return true,
                 Appended::Lost | Appended::Ended => return false,
                 Appended::Full if sink.policy() == Policy::Block => {
                     let by = *deadline.get_or_insert_with(|| Instant::now() + BLOCK_MAX);
                     if !self.somebody_reads(sink) || !sink.wait_for_room(by, || self.is_held(stamp)) {
-                        sink.lose(self.buf.len());
+                        sink.lose(record.len());
                         return false;
                     }
                 }

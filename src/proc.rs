@@ -14,6 +14,7 @@ use nix::sys::statfs::fstatfs;
 
 use crate::error::{Error, Result};
 use crate::facility::Facs;
+use crate::pids::{PidSet, Pids};
 use crate::record::Comm;
 use crate::sink::{Sink, Writer};
 use crate::syscall::Calls;
@@ -237,14 +238,24 @@ fn numbers(dir: &str) -> io::Result<Vec<i32>> {
 
 /// All living descendants of these processes, parents before their children, themselves not among them.
 pub fn descendants(of: &[i32]) -> Vec<i32> {
-    let parents: Vec<(i32, i32)> =
-        pids().unwrap_or_default().into_iter().filter_map(|p| Some((p, Stat::of(p).ok()?.ppid))).collect();
+    let mut children: Pids<Vec<i32>> = Pids::default();
+    for pid in pids().unwrap_or_default() {
+        if let Ok(stat) = Stat::of(pid) {
+            children.entry(stat.ppid).or_default().push(pid);
+        }
+    }
+    below(of, children)
+}
+
+/// Those below these processes by who has which children, in time that grows with their number alone: whoever asks may hold a
+/// lock, and a tree may have thousands.
+fn below(of: &[i32], mut children: Pids<Vec<i32>>) -> Vec<i32> {
+    let mut met: PidSet = of.iter().copied().collect();
     let mut found = of.to_vec();
     let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        let children = parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(p, _)| *p);
-        let new: Vec<i32> = children.filter(|p| !found.contains(p)).collect();
-        found.extend(new);
+    while let Some(parent) = found.get(next) {
+        let new = children.remove(parent).unwrap_or_default();
+        found.extend(new.into_iter().filter(|pid| met.insert(*pid)));
         next += 1;
     }
     found.split_off(of.len())
@@ -322,6 +333,31 @@ mod tests {
         assert_eq!(tgid(tid), Ok(pid));
         assert_eq!(ProcId::of(tid), Err(Error::Gone { pid: tid }));
         assert_eq!(ProcId::of(0), Err(Error::Gone { pid: 0 }));
+    }
+
+    #[test]
+    fn who_is_below_is_found_once_and_after_its_parent() {
+        let tree = |pairs: &[(i32, i32)]| {
+            let mut children: Pids<Vec<i32>> = Pids::default();
+            pairs.iter().for_each(|(pid, ppid)| children.entry(*ppid).or_default().push(*pid));
+            children
+        };
+        let pairs = [(2, 1), (3, 2), (4, 2), (5, 4), (6, 1), (9, 8)];
+        assert_eq!(below(&[2], tree(&pairs)), [3, 4, 5]);
+        assert_eq!(below(&[4, 2, 2], tree(&pairs)), [5, 3], "who is asked for is not below");
+        assert_eq!(below(&[7], tree(&pairs)), []);
+        // Looked at one after the other, a number may be used again: then they seem to be each other's.
+        assert_eq!(below(&[1], tree(&[(2, 1), (3, 2), (2, 3)])), [2, 3]);
+    }
+
+    #[test]
+    fn to_find_who_is_below_takes_no_longer_for_each_however_many_there_are() {
+        // To look at all of them for each would take so long that nobody waits for it.
+        const MANY: i32 = 300_000;
+        let chain = (1..MANY).map(|pid| (pid, vec![pid + 1])).collect();
+        assert!(below(&[1], chain).into_iter().eq(2..=MANY));
+        let star = [(1, (2..=MANY).collect())].into_iter().collect();
+        assert_eq!(below(&[1], star).len(), MANY as usize - 1);
     }
 
     #[test]

@@ -201,6 +201,9 @@ pub struct SigInfo {
     pub data: [u8; 24],
 }
 
+/// Most arguments of a call, but for what other systems may have recorded.
+const ARGS_MAX: usize = 6;
+const SYSRET_LEN: usize = 24;
 const SIGINFO_LEN: usize = 128;
 const PSIG_LEN: usize = 40;
 
@@ -300,7 +303,69 @@ impl Body<'_> {
 /// Appends one record, version 2, to `out`. Every padding byte is zero.
 ///
 /// A USER id is cut to 19 bytes and ends at its first NUL.
+#[inline(always)]
 pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
+    match *body {
+        // The two of each call are written where they will be, field by field.
+        Body::Syscall { code, args: Args::Words(words) } if words.len() <= ARGS_MAX => {
+            let start = out.len();
+            let record = room::<{ HEADER_LEN + 8 + 8 * ARGS_MAX }>(out);
+            let len = 8 + 8 * words.len();
+            put_header(record, stamp, KTR_SYSCALL, len);
+            put(record, HEADER_LEN, code.to_le_bytes());
+            put(record, HEADER_LEN + 4, (8 * words.len() as i32).to_le_bytes());
+            for (i, word) in words.iter().enumerate() {
+                put(record, HEADER_LEN + 8 + 8 * i, word.to_le_bytes());
+            }
+            out.truncate(start + HEADER_LEN + len);
+        }
+        Body::Sysret { code, error, retval, retval_1 } => {
+            let record = room::<{ HEADER_LEN + SYSRET_LEN }>(out);
+            put_header(record, stamp, KTR_SYSRET, SYSRET_LEN);
+            put(record, HEADER_LEN, code.to_le_bytes());
+            put(record, HEADER_LEN + 4, error.to_le_bytes());
+            put(record, HEADER_LEN + 8, retval.to_le_bytes());
+            put(record, HEADER_LEN + 16, retval_1.to_le_bytes());
+        }
+        _ => encode_other(out, stamp, body),
+    }
+}
+
+/// So many zero bytes more.
+#[inline(always)]
+fn room<const N: usize>(out: &mut Vec<u8>) -> &mut [u8; N] {
+    let start = out.len();
+    out.extend_from_slice(&[0; N]);
+    out[start..].first_chunk_mut().expect("they have just been added")
+}
+
+/// Puts bytes into a record at this place.
+#[inline(always)]
+fn put<const N: usize, const M: usize>(record: &mut [u8; N], at: usize, bytes: [u8; M]) {
+    record[at..at + M].copy_from_slice(&bytes);
+}
+
+/// A version 2 header of a body of `len` bytes, into zero bytes.
+#[inline(always)]
+fn put_header<const N: usize>(record: &mut [u8; N], stamp: &Stamp, ktr_type: i16, len: usize) {
+    put(record, 0, (len as i32).to_le_bytes());
+    put(record, 4, ktr_type.to_le_bytes());
+    put(record, 6, 2i16.to_le_bytes());
+    put(record, 8, stamp.pid.to_le_bytes());
+    put(record, 12, stamp.comm.0);
+    put(record, 32, stamp.time.sec.to_le_bytes());
+    put(record, 40, stamp.time.nsec.to_le_bytes());
+    put(record, 48, stamp.tid.to_le_bytes());
+}
+
+/// A version 2 header with length 0.
+fn header(stamp: &Stamp, ktr_type: i16) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    put_header(&mut header, stamp, ktr_type, 0);
+    header
+}
+
+fn encode_other(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
     let start = out.len();
     out.extend_from_slice(&header(stamp, body.ktr_type()));
     match *body {
@@ -312,13 +377,7 @@ pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
                 Args::Bytes(bytes) => out.extend_from_slice(&bytes[..args.len() * 8]),
             }
         }
-        Body::Sysret { code, error, retval, retval_1 } => {
-            out.extend_from_slice(&code.to_le_bytes());
-            out.extend_from_slice(&0i16.to_le_bytes());
-            out.extend_from_slice(&error.to_le_bytes());
-            out.extend_from_slice(&retval.to_le_bytes());
-            out.extend_from_slice(&retval_1.to_le_bytes());
-        }
+        Body::Sysret { .. } => {}
         Body::Genio { fd, write, data } => {
             out.extend_from_slice(&fd.to_le_bytes());
             out.extend_from_slice(&i32::from(write).to_le_bytes());
@@ -349,19 +408,6 @@ pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
     }
     let len = (out.len() - start - HEADER_LEN) as i32;
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
-}
-
-/// A version 2 header with length 0.
-fn header(stamp: &Stamp, ktr_type: i16) -> [u8; HEADER_LEN] {
-    let mut h = [0; HEADER_LEN];
-    h[4..6].copy_from_slice(&ktr_type.to_le_bytes());
-    h[6..8].copy_from_slice(&2i16.to_le_bytes());
-    h[8..12].copy_from_slice(&stamp.pid.to_le_bytes());
-    h[12..28].copy_from_slice(&stamp.comm.0);
-    h[32..40].copy_from_slice(&stamp.time.sec.to_le_bytes());
-    h[40..48].copy_from_slice(&stamp.time.nsec.to_le_bytes());
-    h[48..52].copy_from_slice(&stamp.tid.to_le_bytes());
-    h
 }
 
 fn encode_psig(out: &mut Vec<u8>, psig: &Psig) {
@@ -455,6 +501,11 @@ fn decode_psig(b: &[u8]) -> Option<Body<'_>> {
     };
     let (signo, action, code) = (i32_at(b, 0)?, i64_at(b, 8)? as u64, i32_at(b, 32)?);
     Some(Body::Psig(Psig { signo, action, mask, code, info }))
+}
+
+/// The process of a whole record of version 2.
+pub(crate) fn pid_of(record: &[u8]) -> i32 {
+    i32_at(record, 8).unwrap_or(0)
 }
 
 fn i32_at(b: &[u8], at: usize) -> Option<i32> {

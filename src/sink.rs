@@ -5,12 +5,14 @@
 //! processes: who appends, and what happens when an append fails, is decided in [`crate::hooks`].
 
 mod allowance;
+mod batch;
 mod budget;
 mod reader;
 mod ring;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,15 +23,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 pub use crate::policy::Policy;
 use crate::record::Stamp;
 use crate::syscall::Abi;
 pub use allowance::Allowance;
+pub use batch::Batch;
+use budget::Account;
 pub use budget::{Budget, Room};
 pub use reader::{Read, Reader};
 use ring::{Mark, Ring};
 use tally::{Tally, note};
+pub use wakes::Kept;
+use wakes::wake;
 
 /// Least bytes of a ring: a few of the largest records.
 pub const SIZE_MIN: usize = 16 << 10;
@@ -83,9 +89,10 @@ pub type Waker = Arc<dyn Fn(Held) + Send + Sync>;
 /// What the caller of a [`Waker`] holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
-    /// No lock: the reader may be served on the spot.
+    /// No lock for which anybody waits but who changes what is traced of one and the same process: the reader may be served on
+    /// the spot.
     Nothing,
-    /// Locks of this library: no call into it.
+    /// Locks of this library: no call into it, and nothing that may take long.
     Locks,
 }
 
@@ -113,7 +120,7 @@ pub struct Sink {
     owner: u32,
     size: usize,
     file: OnceLock<File>,
-    budget: Arc<Budget>,
+    account: Account,
     given_up: Option<Sender<u64>>,
     state: Mutex<State>,
     room: Condvar,
@@ -172,7 +179,7 @@ impl Sink {
     /// it is given up (R30).
     ///
     /// # Errors
-    /// ENOSPC where `budget` has no room for its first pages.
+    /// ENOSPC where `budget` has no room for its first pages, or none for this owner.
     pub fn new(
         size: usize,
         policy: Policy,
@@ -182,9 +189,8 @@ impl Sink {
     ) -> Result<Arc<Sink>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let size = size.clamp(SIZE_MIN, SIZE_MAX);
-        let ring = Ring::new(size, budget).ok_or_else(|| Error::NoSpace {
-            what: format!("the daemon's memory limit of {} bytes is reached (mem=)", budget.limit()).into(),
-        })?;
+        let account = Account::new(budget, owner);
+        let ring = Ring::new(size, &account)?;
         let state = State {
             ring,
             most: size,
@@ -205,10 +211,9 @@ impl Sink {
             written: None,
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let budget = Arc::clone(budget);
         let state = Mutex::new(state);
         let (file, room) = (OnceLock::new(), Condvar::new());
-        Ok(Arc::new(Sink { id, owner, size, file, budget, given_up, state, room }))
+        Ok(Arc::new(Sink { id, owner, size, file, account, given_up, state, room }))
     }
 
     /// Lets its ring grow up to `most` bytes where under policy stop a record has no room though somebody reads.
@@ -296,49 +301,27 @@ impl Sink {
     ///
     /// `abi` is the door of the process at this record: each reader is told it before the first record of a process.
     pub fn append(&self, record: &[u8], stamp: &Stamp, abi: Abi) -> Appended {
+        let Some(mut st) = self.admit() else { return Appended::Ended };
+        let appended = st.append(record, stamp, abi);
+        let wakers = st.wakers(appended);
+        drop(st);
+        wake(wakers);
+        appended
+    }
+
+    /// The state, unless it has ended, or ends now because its readers have gone.
+    fn admit(&self) -> Option<MutexGuard<'_, State>> {
         let mut st = self.state.lock();
         if st.end.is_some() {
-            return Appended::Ended;
+            return None;
         }
         if st.had_reader && st.readers() == 0 && st.policy != Policy::Overwrite {
             self.end_locked(&mut st, End::GaveUp(libc::EPIPE));
             drop(st);
             self.tell_given_up();
-            return Appended::Ended;
+            return None;
         }
-        st.last = *stamp;
-        if record.len() + RESERVE * 2 > st.ring.most() {
-            // It never will have room, whatever anybody waits for.
-            st.lose(record.len());
-            return Appended::Lost;
-        }
-        if st.lost.records > 0 && st.make_room(record.len() + RESERVE * 2) {
-            let lost = std::mem::take(&mut st.lost);
-            st.ring.push(&note(stamp, &lost.text()), Mark::note(abi));
-        }
-        if st.lost.records == 0 && st.make_room(record.len() + RESERVE) {
-            st.ring.push(record, Mark::record(abi));
-            st.last_abi = abi;
-            st.counts.records += 1;
-            st.counts.bytes += record.len() as u64;
-            let wakers = st.due();
-            drop(st);
-            wakers.iter().for_each(|waker| waker(Held::Nothing));
-            return Appended::Whole;
-        }
-        st.full_at = st.moves;
-        let appended = match st.policy {
-            Policy::Stop | Policy::Block => Appended::Full,
-            Policy::Drop | Policy::Overwrite => {
-                st.lose(record.len());
-                Appended::Lost
-            }
-        };
-        // Whoever waits for more to gather waits no longer.
-        let wakers = st.armed();
-        drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
-        appended
+        Some(st)
     }
 
     /// Counts a record as lost that found no room.
@@ -362,7 +345,7 @@ impl Sink {
         st.tell_loss();
         let wakers = st.due();
         drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        wake(wakers);
     }
 
     /// The stream says something about itself, at the newest event's place; false where there is no room now.
@@ -374,18 +357,21 @@ impl Sink {
         st.tell(text);
         let wakers = st.due();
         drop(st);
-        wakers.iter().for_each(|waker| waker(Held::Nothing));
+        wake(wakers);
         true
     }
 
     /// True while less than a quarter of what all rings may use is used, but for what they have grown by.
     pub fn has_plenty(&self) -> bool {
-        self.budget.used_at_first() < self.budget.limit() / 4
+        self.account.budget().used_at_first() < self.account.budget().limit() / 4
     }
 
-    /// Memory of somebody else's that belongs to this sink and counts like its ring; `None` where there is no more.
-    pub fn room(&self, bytes: usize) -> Option<Room> {
-        Room::new(&self.budget, bytes)
+    /// Memory of somebody else's that belongs to this sink and counts like its ring.
+    ///
+    /// # Errors
+    /// ENOSPC where there is no more, or none for its owner.
+    pub fn room(&self, bytes: usize) -> Result<Room> {
+        Room::new(&self.account, bytes)
     }
 
     /// Waits until a reader has made room, the policy changed, or the sink ended; false where `until` came first, and
@@ -498,7 +484,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.budget.remember(self.state.get_mut().counts);
+        self.account.budget().remember(self.state.get_mut().counts);
     }
 }
 
@@ -511,6 +497,48 @@ impl fmt::Debug for Sink {
 impl State {
     fn readers(&self) -> usize {
         self.slots.values().filter(|s| s.pid != 0).count()
+    }
+
+    fn append(&mut self, record: &[u8], stamp: &Stamp, abi: Abi) -> Appended {
+        self.last = *stamp;
+        if record.len() + RESERVE * 2 > self.ring.most() {
+            // It never will have room, whatever anybody waits for.
+            self.lose(record.len());
+            return Appended::Lost;
+        }
+        if self.lost.records > 0 && self.make_room(record.len() + RESERVE * 2) {
+            let lost = std::mem::take(&mut self.lost);
+            self.ring.push(&note(stamp, &lost.text()), Mark::note(abi));
+        }
+        if self.has_room(record.len()) {
+            self.ring.push(record, Mark::record(abi));
+            self.last_abi = abi;
+            self.counts.records += 1;
+            self.counts.bytes += record.len() as u64;
+            return Appended::Whole;
+        }
+        self.full_at = self.moves;
+        match self.policy {
+            Policy::Stop | Policy::Block => Appended::Full,
+            Policy::Drop | Policy::Overwrite => {
+                self.lose(record.len());
+                Appended::Lost
+            }
+        }
+    }
+
+    /// Makes room for records of `len` bytes, where no loss is to be told before them.
+    fn has_room(&mut self, len: usize) -> bool {
+        self.lost.records == 0 && self.make_room(len + RESERVE)
+    }
+
+    /// Those to be called after this.
+    fn wakers(&mut self, appended: Appended) -> Vec<Waker> {
+        match appended {
+            Appended::Whole => self.due(),
+            // Whoever waits for more to gather waits no longer.
+            _ => self.armed(),
+        }
     }
 
     /// Makes `len` bytes free by letting go of what some reader has read, or of anything under policy overwrite.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::cost::{self, Ratio, Tool, per_call, there, with_turns, wrapped};
 use crate::flat::{MANY, busy, children, idle, timed, words};
-use crate::floor::Floor;
+use crate::floor::{Floor, Then};
 use crate::load::Load;
 use crate::mount::Mount;
 use crate::seen::{How, Seen};
@@ -26,7 +26,7 @@ const PACE: u64 = 4000;
 enum Under {
     /// What runs a load without eBPF, or with ours.
     Tool(Tool),
-    Floor,
+    Floor(Then),
     /// Programs that do nothing.
     Empty,
     /// Not traced, while another process is.
@@ -40,8 +40,9 @@ fn bare(args: &[String]) -> (u64, f64) {
 }
 
 fn cost(options: &Options, mount: &Mount) {
-    const RATIOS: [Ratio; 6] = [
+    const RATIOS: [Ratio; 7] = [
         ("ours/floor", "ours", &["floor"]),
+        ("ours/floor, piped", "ours", &["floor, piped"]),
         ("default/floor", "ours default", &["floor"]),
         ("ours/strace", "ours", &["strace"]),
         ("default/strace", "ours default", &["strace"]),
@@ -52,7 +53,8 @@ fn cost(options: &Options, mount: &Mount) {
         ("bare", Under::Tool(Tool::Bare)),
         ("ours", Under::Tool(Tool::Ours(SET_ALL))),
         ("ours default", Under::Tool(Tool::Ours(SET_DEFAULT))),
-        ("floor", Under::Floor),
+        ("floor", Under::Floor(Then::Dropped)),
+        ("floor, piped", Under::Floor(Then::Piped)),
         ("empty", Under::Empty),
         ("untraced", Under::Untraced),
     ];
@@ -69,9 +71,9 @@ fn cost(options: &Options, mount: &Mount) {
         let args = with_turns(words, turns);
         match under {
             Under::Tool(tool) => cost::measure(tool, mount, words, turns),
-            Under::Floor => {
+            Under::Floor(then) => {
                 let mut load = Load::waiting(&args);
-                let (result, records) = floor.borrow_mut().watching(load.pid(), || {
+                let (result, records) = floor.borrow_mut().watching(load.pid(), *then, || {
                     load.go();
                     load.result()
                 });

@@ -1,6 +1,8 @@
 //! The floor under any tracer that works by eBPF (bpf/floor.bpf.c): what was called and what came of it into a
 //! ring for each cpu, which a thread empties; and programs that do nothing.
 
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,6 +29,19 @@ const RINGS: usize = 16;
 const BYTES: usize = 16 << 20;
 /// `BPF_MAP_TYPE_RINGBUF` of the kernel's uapi/linux/bpf.h.
 const RINGBUF: u32 = 27;
+
+/// Most bytes in the pipe, and of one write.
+const PIPE: usize = 1 << 20;
+const WRITE: usize = 64 << 10;
+
+/// What becomes of a record that was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// Nothing.
+    Dropped,
+    /// It goes through a pipe to another thread, which looks at it once more: the least that gives it to anybody.
+    Piped,
+}
 
 /// The loaded programs, attached only while they are measured.
 pub(crate) struct Floor {
@@ -66,17 +81,22 @@ impl Floor {
 
     /// What `f` gives, while a thread empties the rings into which goes what this process and its children do; and how many
     /// records there were.
-    pub(crate) fn watching<T>(&mut self, pid: i32, f: impl FnOnce() -> T) -> (T, Records) {
+    pub(crate) fn watching<T>(&mut self, pid: i32, then: Then, f: impl FnOnce() -> T) -> (T, Records) {
         self.lost.set(0, 0, 0).unwrap();
         self.pids.insert(pid as u32, 1, 0).unwrap();
         let over = Arc::new(AtomicBool::new(false));
-        let reader = empty(std::mem::take(&mut self.emptied), Arc::clone(&over));
+        let pipe = (then == Then::Piped).then(|| std::io::pipe().unwrap());
+        let (piped, pipe) = pipe.map(|(from, to)| (read(from), to)).unzip();
+        let reader = empty(std::mem::take(&mut self.emptied), Arc::clone(&over), pipe);
         let links = self.attach(&FLOOR);
         let result = f();
         self.detach(links);
         over.store(true, Ordering::SeqCst);
         let (rings, seen) = reader.join().unwrap();
         self.emptied = rings;
+        if let Some(piped) = piped {
+            assert_eq!(piped.join().unwrap(), seen, "what came through the pipe");
+        }
         let pids: Vec<u32> = self.pids.keys().map_while(Result::ok).collect();
         for pid in pids {
             let _ = self.pids.remove(&pid);
@@ -119,20 +139,58 @@ pub(crate) struct Records {
 fn empty(
     mut rings: Vec<RingBuf<MapData>>,
     over: Arc<AtomicBool>,
+    mut pipe: Option<PipeWriter>,
 ) -> JoinHandle<(Vec<RingBuf<MapData>>, u64)> {
+    if let Some(pipe) = &pipe {
+        // Where it is not allowed the pipe is a small one.
+        let _ = nix::fcntl::fcntl(pipe.as_fd(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+    }
     thread::spawn(move || {
         let mut seen = 0;
+        let mut gathered = Vec::with_capacity(WRITE);
         loop {
             let last = over.load(Ordering::SeqCst);
             for ring in &mut rings {
-                while ring.next().is_some() {
+                while let Some(record) = ring.next() {
                     seen += 1;
+                    let Some(pipe) = &mut pipe else { continue };
+                    if gathered.len() + record.len() >= WRITE {
+                        pipe.write_all(&gathered).unwrap();
+                        gathered.clear();
+                    }
+                    // Its length goes before it.
+                    gathered.push(record.len() as u8);
+                    gathered.extend_from_slice(&record);
                 }
+            }
+            if let Some(pipe) = &mut pipe {
+                pipe.write_all(&gathered).unwrap();
+                gathered.clear();
             }
             if last {
                 return (rings, seen);
             }
             thread::sleep(BEAT);
         }
+    })
+}
+
+/// Looks at every record that comes through a pipe; how many there were.
+fn read(mut pipe: PipeReader) -> JoinHandle<u64> {
+    thread::spawn(move || {
+        let (mut seen, mut buf, mut kept) = (0, vec![0; PIPE], 0);
+        while let Ok(n @ 1..) = pipe.read(&mut buf[kept..]) {
+            let (mut at, end) = (0, kept + n);
+            while let Some(len) = buf[at..end].first() {
+                let next = at + 1 + usize::from(*len);
+                if next > end {
+                    break;
+                }
+                (at, seen) = (next, seen + 1);
+            }
+            buf.copy_within(at..end, 0);
+            kept = end - at;
+        }
+        seen
     })
 }

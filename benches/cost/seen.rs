@@ -104,12 +104,15 @@ fn count(mut file: File) -> Seen {
     while let Ok(n @ 1..) = file.read(&mut buf[kept..]) {
         let end = kept + n;
         let mut at = 0;
-        while let Ok(Some(header)) = record::decode_header(&buf[at..end]) {
-            let next = at + record::HEADER_LEN + header.len;
+        while let Some(header) = buf[at..end].first_chunk::<{ record::HEADER_LEN }>() {
+            let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let ktr_type = i16::from_le_bytes([header[4], header[5]]);
+            assert!(len <= record::MAX_BODY, "a record cannot have {len} bytes of body");
+            let next = at + record::HEADER_LEN + len;
             if next > end {
                 break;
             }
-            seen.note(header.ktr_type, &buf[at + record::HEADER_LEN..next]);
+            seen.note(ktr_type, &buf[at + record::HEADER_LEN..next]);
             at = next;
         }
         buf.copy_within(at..end, 0);

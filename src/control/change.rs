@@ -187,7 +187,8 @@ impl Ktrace {
         // What is traced already stays where it is, unless it is told to move.
         let name = set.backend.as_deref().or(old.as_ref().map(|old| old.backend));
         let backend = self.backend_for(name, &want(set, policy))?;
-        if set.policy.is_some() {
+        // The present one all keep already. Of a tree it is so for all but the first, and each looks at all.
+        if policy != sink.policy() {
             self.others_can(id, &sink, policy)?;
         }
         let all = if set.all { backend.facilities() } else { Facs::empty() };

@@ -2,6 +2,7 @@
 //! What an event means is in [`super::observe`].
 
 mod rescan;
+mod round;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,26 +10,23 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::Epoll;
 use nix::time::ClockId;
 
-use super::event;
-use super::kernel::{Maps, SLOTS};
+use self::round::Turn;
+use super::kernel::Maps;
 use super::load::{self, Limits, Misses, Programs};
-use super::observe::{One, Out, STEP_MIN, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
+use super::observe::{One, Out, Watched, is_hidden, nanoseconds, note_hidden, offset_now};
 use super::places::Change;
 use super::slot::{Rings, Slot};
+use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::pids::Pids;
-use crate::proc::{self, Auxv, Proc, ProcTable, Stat, Trace};
+use crate::proc::{self, Auxv, Proc, ProcId, ProcTable, Stat, Trace};
 use crate::record::Stamp;
 use crate::sink::Sink;
 
-/// Events that are read of one sink before the others have their turn.
-const TURN: usize = 16384;
 /// Rings that nobody is left to write to are kept so long: a program that began before may be about to.
 const GRACE: Duration = Duration::from_millis(200);
-/// An event is written in microseconds, by a program that nothing interrupts for long.
-const STUCK_MAX: Duration = Duration::from_secs(1);
 /// How often it looks for processes whose end no ring had room to tell.
 const LOOK: Duration = Duration::from_secs(1);
 /// In one of so many looks it asks /proc for each: the kernel's side lets go of all whose end it sees.
@@ -47,6 +45,7 @@ pub(super) struct Drain {
     programs: Programs,
     maps: Maps,
     slots: Vec<Option<Slot>>,
+    turn: Turn,
     leaving: Vec<Leaving>,
     /// Knows the descriptors of all rings.
     epoll: Arc<Epoll>,
@@ -72,7 +71,7 @@ impl Drain {
     ) -> Drain {
         let recorder = Recorder::new(Arc::clone(&procs));
         let out = Out { recorder, offset: offset_now(), events: 0, warned: None, knows_inodes: false };
-        let slots = (0..SLOTS).map(|_| None).collect();
+        let slots = (0..limits.files).map(|_| None).collect();
         let (attached, held, looked) = (None, Pids::default(), Instant::now());
         let leaving = Vec::new();
         Drain {
@@ -80,6 +79,7 @@ impl Drain {
             programs,
             maps,
             slots,
+            turn: Turn::default(),
             leaving,
             epoll,
             out,
@@ -109,7 +109,7 @@ impl Drain {
         }
         let to = self.slot_of(trace.sink())?;
         self.held.insert(pid, trace.facs);
-        let held = self.attach(self.wanted()).and_then(|()| self.maps.hold(pid, trace, to as u32));
+        let held = self.attach_more(trace.facs).and_then(|()| self.maps.hold(pid, trace, to as u32));
         if held.is_err() {
             self.release(pid);
         }
@@ -151,8 +151,7 @@ impl Drain {
         let to = self.slot_of(trace.sink())?;
         let before = self.find(pid);
         self.maps.set_policy(to as u32, trace.sink().policy());
-        let wanted = self.wanted().unwrap_or(Facs::empty()) | trace.facs;
-        self.attach(Some(wanted))?;
+        self.attach_more(trace.facs)?;
         let same = before == Some(to);
         if before.is_none() {
             proc.set_abi(Auxv::of(pid).abi);
@@ -265,6 +264,7 @@ impl Drain {
     /// Nobody is traced any more, and each trace file says why; the keeper lets go of its processes.
     pub(super) fn give_up(&mut self) {
         let detached = self.attach(None);
+        self.out.recorder.gather(false);
         self.held.clear();
         for slot in self.slots.iter_mut().filter_map(Option::take) {
             slot.sink.give_up(libc::EIO);
@@ -280,25 +280,6 @@ impl Drain {
             true => self.maps.excuse(tid),
             false => self.maps.forget_call(tid, true),
         }
-    }
-
-    /// Reads what is there, of each sink at most a turn; gives how many events that were, and whether any of these sinks has a
-    /// reader.
-    pub(super) fn pass(&mut self) -> (usize, bool) {
-        let offset = offset_now();
-        if (offset - self.out.offset).abs() > STEP_MIN {
-            self.out.offset = offset;
-        }
-        let (mut count, mut is_read) = (0, false);
-        for at in 0..self.slots.len() {
-            let Some(slot) = &mut self.slots[at] else { continue };
-            // Only here: whoever reads up to a place must not find other rings there.
-            slot.tend(at, &mut self.maps, &self.epoll);
-            let events = self.read(at);
-            count += events;
-            is_read |= events > 0 && self.slots[at].as_ref().is_some_and(|slot| slot.sink.is_read());
-        }
-        (count, is_read)
     }
 
     /// True where [`Drain::tidy`] has not looked for long, whoever floods its ring.
@@ -371,8 +352,13 @@ impl Drain {
         let mut dead = Vec::new();
         for slot in self.slots.iter().flatten() {
             let is_dead = |(pid, watched): &(&i32, &Watched)| {
-                let is_gone = || watched.proc.as_ref().is_some_and(|proc| proc.id.check().is_err());
-                !self.maps.knows(**pid) || (asks && is_gone())
+                let error = || match &watched.proc {
+                    Some(proc) => proc.id.check().err(),
+                    // Who was gone before anybody heard of it is nothing but a number.
+                    None => ProcId::of(**pid).err(),
+                };
+                // What cannot be looked at for want of descriptors is not gone.
+                !self.maps.knows(**pid) || (asks && matches!(error(), Some(Error::Gone { .. })))
             };
             dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| *pid));
         }
@@ -390,11 +376,22 @@ impl Drain {
         }
     }
 
+    /// What is wanted of anybody. More than is attached it never is, so nobody is asked when all of that has been found.
     fn wanted(&self) -> Option<Facs> {
-        let all = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
-        all.map(|watched| watched.trace.facs)
-            .chain(self.held.values().copied())
-            .reduce(|all, facs| all | facs)
+        let watched = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
+        let mut all = None;
+        for facs in watched.map(|watched| watched.trace.facs).chain(self.held.values().copied()) {
+            all = Some(all.unwrap_or(Facs::empty()) | facs);
+            if all == self.attached {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Attaches what these facilities need too.
+    fn attach_more(&mut self, facs: Facs) -> Result<()> {
+        self.attach(Some(self.attached.unwrap_or(Facs::empty()) | facs))
     }
 
     fn attach(&mut self, facs: Option<Facs>) -> Result<()> {
@@ -426,11 +423,21 @@ impl Drain {
         if let Some(at) = self.slots.iter().position(is_it) {
             return Ok(at);
         }
+        let owner = sink.owner();
         let leaving = |at: &usize| self.leaving.iter().any(|leaving| leaving.slots.contains(at));
-        let is_free = |at: &usize| self.slots[*at].is_none() && !leaving(at);
-        let at = (0..self.slots.len()).find(is_free).ok_or_else(|| Error::NoSpace {
-            what: format!("there are {SLOTS} trace files already").into(),
-        })?;
+        let free: Vec<usize> =
+            (0..self.slots.len()).filter(|at| self.slots[*at].is_none() && !leaving(at)).collect();
+        let own = self.slots.iter().flatten().filter(|slot| slot.sink.owner() == owner).count();
+        let (most, used) = (self.slots.len(), self.slots.len() - free.len());
+        let Some(&at) = free.first().filter(|_| cred::left(most, used, own, owner) > 0) else {
+            let what = match free.is_empty() {
+                true => format!("there are {most} trace files already"),
+                false => format!(
+                    "uid {owner} has {own} of {most} trace files, and may not have more than are free"
+                ),
+            };
+            return Err(Error::NoSpace { what: what.into() });
+        };
         self.slots[at] = Some(Slot::open(at, sink, &mut self.maps, &self.epoll)?);
         Ok(at)
     }
@@ -469,24 +476,6 @@ impl Drain {
         }
     }
 
-    /// Reads until all that was in the rings before is in the sink.
-    fn settle_slot(&mut self, at: usize) {
-        let Some(slot) = &self.slots[at] else { return };
-        let places = slot.produced();
-        let begun = Instant::now();
-        while self.slots[at].as_ref().is_some_and(|slot| !slot.has_read(&places)) {
-            if self.read(at) == 0 {
-                if begun.elapsed() > STUCK_MAX {
-                    return log::error!("eBPF: an event in a ring is not finished");
-                }
-                // A program is in the midst of it, on another cpu.
-                std::hint::spin_loop();
-            }
-        }
-        self.account(at);
-        self.take_in(at);
-    }
-
     /// Those that were born and of whom the ring has not told.
     fn take_in(&mut self, at: usize) {
         if let Some(mut one) = self.one(at) {
@@ -498,23 +487,5 @@ impl Drain {
         let Drain { procs, maps, slots, out, .. } = self;
         let Slot { sink, watched, .. } = slots.get_mut(at)?.as_mut()?;
         Some(One { procs, maps, sink, watched, out, slot: at as u32 })
-    }
-
-    fn read(&mut self, at: usize) -> usize {
-        let Drain { procs, maps, slots, out, limits, .. } = self;
-        let Some(slot) = slots[at].as_mut() else { return 0 };
-        let count = slot.read(TURN, |sink, watched, bytes| {
-            if let Some((head, event)) = event::parse(bytes) {
-                let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
-                one.event(&head, event);
-            }
-        });
-        out.events += count as u64;
-        assert!(out.events <= limits.events, "more events than a test allows");
-        if maps.is_dead(at as u32) && slot.is_read() {
-            // R30.
-            slot.sink.give_up(libc::EAGAIN);
-        }
-        count
     }
 }

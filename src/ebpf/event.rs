@@ -55,31 +55,37 @@ pub(super) const MORE: u8 = 1;
 /// It is the rest of the string in the one before.
 pub(super) const REST: u8 = 2;
 
-/// Takes an event apart; `None` for what is none.
+/// Takes an event apart; `None` for what is none. Inlined: so most of what it gives is never in memory.
+#[inline]
 pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
-    let (head, body) = bytes.split_at_checked(HEAD)?;
+    let head: &[u8; HEAD] = bytes.first_chunk()?;
+    let body = &bytes[HEAD..];
     let abi = *Abi::ALL.get(usize::from(head[2]))?;
-    let word = half(head, 12)?;
     let parsed = Head {
         abi,
         flag: head[3],
         pid: half(head, 4)? as i32,
         tid: half(head, 8)? as i32,
-        word,
+        word: half(head, 12)?,
         ktime: long(head, KTIME)?,
         comm: Comm::new(&head[24..]),
     };
-    let string = || body.get(..word as usize);
     let event = match head[0] {
         1 => {
-            let mut args = [0; 6];
-            for (i, arg) in args.iter_mut().enumerate() {
-                *arg = long(body, 8 * i)?;
-            }
-            Event::Syscall { args }
+            let body: &[u8; 48] = body.first_chunk()?;
+            Event::Syscall { args: std::array::from_fn(|i| long(body, 8 * i).unwrap_or(0)) }
         }
         2 => Event::Sysret { result: long(body, 0)? as i64 },
-        3 => Event::Namei(body.get(..word as usize)?),
+        kind => other(kind, parsed.word, body)?,
+    };
+    Some((parsed, event))
+}
+
+/// What there is besides the two of each call.
+fn other(kind: u8, word: u32, body: &[u8]) -> Option<Event<'_>> {
+    let string = || body.get(..word as usize);
+    Some(match kind {
+        3 => Event::Namei(string()?),
         4 => Event::Genio { fd: half(body, 0)? as i32, data: body.get(8..8 + word as usize)? },
         5 => Event::Psig { action: long(body, 0)?, mask: long(body, 8)?, info: body.get(16..64)? },
         6 => Event::Csw { out: half(body, 0)? != 0, user: half(body, 4)? != 0 },
@@ -92,8 +98,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
         13 => Event::Access,
         14 => Event::Birth(Entry { facs: word, flags: half(body, 0)?, filter: half(body, 4)? }),
         _ => return None,
-    };
-    Some((parsed, event))
+    })
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u32> {

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 
-use super::load::chain;
+use super::load::{Limits, chain};
 use super::places::{Change, Places};
 use super::ring::Ring;
 use super::sys::Shared;
+use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::Trace;
@@ -66,11 +67,20 @@ pub(super) struct Maps {
     /// The number of the sink in each slot, or of the last one there.
     ids: Vec<u32>,
     /// The filters there are, from slot 1 on.
-    made: Vec<Option<Calls>>,
+    made: Vec<Option<Filter>>,
     /// The owners that have entries in `procs`, from the first share on.
     owners: Vec<u32>,
     /// Most entries in `procs`.
     most: u32,
+    /// Most filters.
+    filters_max: usize,
+}
+
+/// A choice of calls.
+struct Filter {
+    calls: Calls,
+    /// In whose share it is: one of those who use it, or have used it last.
+    owner: u32,
 }
 
 /// What the kernel's side has of a process that is traced.
@@ -92,7 +102,7 @@ impl Maps {
     ///
     /// # Errors
     /// What is missing, in words.
-    pub(super) fn of(ebpf: &mut Ebpf, most: u32) -> std::result::Result<Maps, String> {
+    pub(super) fn of(ebpf: &mut Ebpf, limits: &Limits) -> std::result::Result<Maps, String> {
         let mut take =
             |name: &str| ebpf.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
         let map = |error: MapError| chain(&error);
@@ -119,7 +129,8 @@ impl Maps {
             ids: (0..SLOTS).collect(),
             made: Vec::new(),
             owners: Vec::new(),
-            most,
+            most: limits.procs,
+            filters_max: limits.filters,
         })
     }
 
@@ -136,8 +147,8 @@ impl Maps {
         hidden: bool,
         known: bool,
     ) -> Result<()> {
-        let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls))?;
         let owner = trace.sink().owner();
+        let filter = trace.calls.as_deref().map_or(Ok(0), |calls| self.filter(calls, owner))?;
         let (inherit, root) = (trace.inherit, trace.root);
         // What a user may see the kernel's side finds out by itself.
         let hide = hidden && owner == 0;
@@ -294,7 +305,7 @@ impl Maps {
             inherit: entry.flags & INHERIT != 0,
             root: entry.flags & ROOT != 0,
             seccomp: false,
-            calls: at.and_then(|at| self.made.get(at)?.clone()).map(Arc::new),
+            calls: at.and_then(|at| self.made.get(at)?.as_ref()).map(|filter| Arc::new(filter.calls.clone())),
             backend: super::NAME,
             writer: sink.writer(),
         }
@@ -416,34 +427,52 @@ impl Maps {
         self.sinks.half(slot as usize * SINK + 56).fetch_sub(told, Ordering::SeqCst);
     }
 
-    /// Forgets the filters that nobody uses.
+    /// Forgets the filters that nobody uses, and finds those whose owner uses them no more in the share of who does.
     fn forget_filters(&mut self) {
-        let mut used = vec![false; self.made.len()];
-        for (_, [_, _, _, filter, ..]) in self.procs.iter().take(2 * self.most as usize).flatten() {
-            if let Some(used) = (filter as usize).checked_sub(1).and_then(|at| used.get_mut(at)) {
-                *used = true;
+        let mut owners: Vec<Option<u32>> = vec![None; self.made.len()];
+        for (_, [_, _, _, filter, owner, _]) in self.procs.iter().take(2 * self.most as usize).flatten() {
+            let Some(at) = (filter as usize).checked_sub(1) else { continue };
+            if let (Some(found), Some(Some(made))) = (owners.get_mut(at), self.made.get(at))
+                && (found.is_none() || made.owner == owner)
+            {
+                *found = Some(owner);
             }
         }
-        self.made.iter_mut().zip(used).filter(|(_, used)| !used).for_each(|(made, _)| *made = None);
+        for (made, owner) in self.made.iter_mut().zip(owners) {
+            *made = made.take().zip(owner).map(|(made, owner)| Filter { owner, ..made });
+        }
     }
 
-    fn filter(&mut self, calls: &Calls) -> Result<u32> {
-        if let Some(at) = self.made.iter().position(|made| made.as_ref() == Some(calls)) {
+    /// The number of a filter. Of a new one: no owner but root has more than are free.
+    fn filter(&mut self, calls: &Calls, owner: u32) -> Result<u32> {
+        let is_it = |made: &Option<Filter>| made.as_ref().is_some_and(|made| made.calls == *calls);
+        if let Some(at) = self.made.iter().position(is_it) {
             return Ok(at as u32 + 1);
         }
-        if self.made.len() < SLOTS as usize - 1 {
-            self.made.push(None);
-        } else if self.made.iter().all(Option::is_some) {
+        let left = |maps: &Maps| {
+            let all = maps.made.iter().flatten();
+            let own = all.clone().filter(|made| made.owner == owner).count();
+            cred::left(maps.filters_max, all.count(), own, owner)
+        };
+        if left(self) == 0 {
             self.forget_filters();
         }
-        let slot = match self.made.iter().position(Option::is_none) {
-            Some(at) => at as u32 + 1,
-            None => return Err(Error::NoSpace { what: "too many different calls= at once".into() }),
-        };
+        if left(self) == 0 {
+            let what = match self.made.iter().flatten().count() == self.filters_max {
+                true => "too many different calls= at once".into(),
+                false => format!("too many different calls= at once for uid {owner}"),
+            };
+            return Err(Error::NoSpace { what: what.into() });
+        }
+        let at = self.made.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.made.push(None);
+            self.made.len() - 1
+        });
+        let slot = at as u32 + 1;
         let mut words = [0; FILTER];
         words.iter_mut().zip(calls.words()).for_each(|(word, bits)| *word = bits);
         self.filters.set(slot, words, 0).map_err(full("filters"))?;
-        self.made[slot as usize - 1] = Some(calls.clone());
+        self.made[at] = Some(Filter { calls: calls.clone(), owner });
         Ok(slot)
     }
 }
@@ -532,11 +561,12 @@ pub(super) const FACILITIES: Facs =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ebpf::load::{Calls, Limits, Programs};
+    use crate::ebpf::load::{Calls, Programs};
 
     #[test]
     fn what_was_counted_wrong_is_right_when_nobody_is_traced_any_more() {
-        let limits = Limits::get();
+        let mut limits = Limits::get();
+        limits.procs = 2;
         let mut programs = match Programs::load(Calls::of_this_kernel(), &limits) {
             Ok(programs) => programs,
             Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
@@ -544,7 +574,7 @@ mod tests {
             }
             Err(why) => return eprintln!("skipped, ebpf is not there: {why}"),
         };
-        let mut maps = Maps::of(programs.ebpf(), 2).unwrap();
+        let mut maps = Maps::of(programs.ebpf(), &limits).unwrap();
         let pid = i32::MAX;
         maps.enter(pid, [0; 6], false).unwrap();
         assert!(!maps.has_share(1), "with one more it would have more than are free");

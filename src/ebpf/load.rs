@@ -9,7 +9,9 @@ use aya::programs::trace_point::TracePointLinkId;
 use aya::programs::{BtfTracePoint, Program, ProgramError, TracePoint};
 use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use nix::sys::signal::{Signal, raise};
 
+use super::kernel::SLOTS;
 use crate::facility::Facs;
 
 /// The compiled `bpf/ktrace.bpf.c`.
@@ -81,6 +83,10 @@ enum Link {
 pub(super) struct Limits {
     /// Processes that can be traced at once.
     pub(super) procs: u32,
+    /// Trace files.
+    pub(super) files: usize,
+    /// Different choices of calls.
+    pub(super) filters: usize,
     /// Threads of which something is remembered in a call.
     threads: u32,
     /// Whether bpf_loop() is used where it is there.
@@ -89,6 +95,8 @@ pub(super) struct Limits {
     pub(super) events: u64,
     /// Which of [`LIVES`] see nothing, a bit each, as if each run of theirs had been left out.
     blind: u32,
+    /// The daemon stops, as by SIGSTOP, where it has looked at a child that it is about to adopt.
+    halts: bool,
 }
 
 /// Runs of programs that the kernel has left out.
@@ -103,21 +111,43 @@ pub(super) struct Misses {
 impl Limits {
     /// Those of `bpf/maps.h`. For tests, in a build that is not for use, less: `KTRACE_TEST_EBPF=procs=16`.
     pub(super) fn get() -> Limits {
-        let mut limits = Limits { procs: 32768, threads: 16384, loops: 1, events: u64::MAX, blind: 0 };
+        let slots = SLOTS as usize;
+        let mut limits = Limits {
+            procs: 32768,
+            files: slots,
+            // The first slot is for none.
+            filters: slots - 1,
+            threads: 16384,
+            loops: 1,
+            events: u64::MAX,
+            blind: 0,
+            halts: false,
+        };
         if cfg!(debug_assertions) {
             let said = std::env::var("KTRACE_TEST_EBPF").unwrap_or_default();
             for (word, number) in said.split(',').filter_map(|word| word.split_once('=')) {
                 match (word, number.parse::<u32>()) {
                     ("procs", Ok(procs)) => limits.procs = procs,
+                    ("files", Ok(files)) => limits.files = slots.min(files as usize),
+                    ("filters", Ok(filters)) => limits.filters = (slots - 1).min(filters as usize),
                     ("threads", Ok(threads)) => limits.threads = threads,
                     ("loops", Ok(loops)) => limits.loops = loops,
                     ("events", Ok(events)) => limits.events = events.into(),
                     ("blind", Ok(blind)) => limits.blind = blind,
+                    ("halts", Ok(halts)) => limits.halts = halts != 0,
                     _ => log::error!("KTRACE_TEST_EBPF: {word} is not understood"),
                 }
             }
         }
         limits
+    }
+
+    /// Between a look and what follows from it: whatever may happen there, a test can have happen.
+    pub(super) fn halt(&self) {
+        if self.halts {
+            // Without it that test fails.
+            let _ = raise(Signal::SIGSTOP);
+        }
     }
 }
 

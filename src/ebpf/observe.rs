@@ -59,10 +59,14 @@ impl Watched {
     }
 
     /// Makes records of what was held of this thread, or of all.
+    #[inline]
     pub(super) fn flush(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
-        if self.held.is_empty() {
-            return;
+        if !self.held.is_empty() {
+            self.flush_held(recorder, tid);
         }
+    }
+
+    fn flush_held(&mut self, recorder: &mut Recorder, tid: Option<i32>) {
         for (stamp, out, user) in &self.held {
             if tid.is_none_or(|tid| tid == stamp.tid) {
                 recorder.csw(At { trace: &self.trace, stamp, abi: self.abi }, *out, *user);
@@ -96,9 +100,14 @@ impl Out {
         Some(id)
     }
 
+    #[inline]
     pub(super) fn time(&self, ktime: u64) -> Time {
+        const SECOND: u64 = 1_000_000_000;
         let ns = ktime as i64 + self.offset;
-        Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) }
+        match u64::try_from(ns) {
+            Ok(ns) => Time { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 },
+            Err(_) => Time { sec: ns.div_euclid(SECOND as i64), nsec: ns.rem_euclid(SECOND as i64) },
+        }
     }
 }
 
@@ -128,7 +137,38 @@ pub(super) struct One<'a> {
 }
 
 impl One<'_> {
+    #[inline]
     pub(super) fn event(&mut self, head: &Head, event: Event<'_>) {
+        match event {
+            Event::Syscall { args } => self.of_call(head, |recorder, at| {
+                let count = usize::from(head.flag).min(args.len());
+                recorder.syscall(at, head.word as i32, &args[..count]);
+            }),
+            Event::Sysret { result } => {
+                self.of_call(head, |recorder, at| recorder.sysret(at, head.word as i32, result));
+            }
+            event => self.other(head, event),
+        }
+    }
+
+    /// A call begins or ends: most of all events, so there is nothing here but what they need.
+    #[inline]
+    fn of_call(&mut self, head: &Head, record: impl FnOnce(&mut Recorder, At<'_>)) {
+        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
+        let out = &mut *self.out;
+        out.recorder.gather(true);
+        watched.flush(&mut out.recorder, Some(head.tid));
+        let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
+        let at = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
+        door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), at);
+        record(&mut out.recorder, at);
+    }
+
+    fn other(&mut self, head: &Head, event: Event<'_>) {
+        // Those that are no records may end a sink, or tell it something.
+        let is_record =
+            matches!(event, Event::Namei(_) | Event::Genio { .. } | Event::Psig { .. } | Event::Csw { .. });
+        self.out.recorder.gather(is_record);
         if let Event::Lost { records, bytes } = event {
             return self.sink.lose_many(records, bytes);
         }
@@ -154,15 +194,6 @@ impl One<'_> {
         let call = At { trace, stamp: &stamp, abi: head.abi };
         let at = At { trace, stamp: &stamp, abi: watched.abi };
         match event {
-            Event::Syscall { args } => {
-                door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                let count = usize::from(head.flag).min(args.len());
-                out.recorder.syscall(call, head.word as i32, &args[..count]);
-            }
-            Event::Sysret { result } => {
-                door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
-                out.recorder.sysret(call, head.word as i32, result);
-            }
             Event::Namei(path) => out.recorder.namei(call, path),
             Event::Genio { fd, data } => {
                 door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), call);
@@ -195,7 +226,7 @@ impl One<'_> {
             }
             Event::Exit => self.exit(head),
             Event::Access => self.access(head, &stamp),
-            Event::Lost { .. } | Event::Birth(_) => {}
+            Event::Syscall { .. } | Event::Sysret { .. } | Event::Lost { .. } | Event::Birth(_) => {}
         }
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Ring {
     producer: Shared,
     size: u64,
     at: u64,
+    /// Bytes of the event there, once [`Source::next`] has found one.
+    len: usize,
     /// How far the kernel knows of it.
     told: u64,
 }
@@ -56,7 +58,7 @@ impl Ring {
         let fd = map.fd().as_fd();
         let consumer = Shared::of(fd, 0, PAGE, true).map_err(mapped)?;
         let producer = Shared::of(fd, PAGE as u64, PAGE + 2 * size, false).map_err(mapped)?;
-        Ok(Ring { map, consumer, producer, size: size as u64, at: 0, told: 0 })
+        Ok(Ring { map, consumer, producer, size: size as u64, at: 0, len: 0, told: 0 })
     }
 
     pub(super) fn map(&self) -> &MapData {
@@ -98,6 +100,7 @@ impl Source for Ring {
                 return Next::Busy;
             }
             if header & DISCARD == 0 {
+                self.len = header as usize;
                 return Next::At(self.producer.word(self.place() + event::KTIME).load(Ordering::Relaxed));
             }
             self.pass_over(header);
@@ -106,10 +109,8 @@ impl Source for Ring {
     }
 
     fn take(&mut self, each: impl FnOnce(&[u8])) {
-        let header = self.header();
-        let len = header & !(BUSY | DISCARD);
-        each(self.producer.bytes(self.place(), len as usize));
-        self.pass_over(header);
+        each(self.producer.bytes(self.place(), self.len));
+        self.pass_over(self.len as u32);
         if self.at - self.told >= STEP {
             self.tell();
         }

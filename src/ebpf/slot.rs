@@ -50,8 +50,10 @@ impl Slot {
     /// # Errors
     /// ENOSPC where there is no memory, what else bpf(2) says.
     pub(super) fn open(at: usize, sink: &Arc<Sink>, maps: &mut Maps, epoll: &Epoll) -> Result<Slot> {
-        let grown = sink.has_plenty();
-        let (lanes, room) = rings(sink, epoll, if grown { full_size(sink) } else { LEAST })?;
+        let full = sink.has_plenty().then(|| rings(sink, epoll, full_size(sink)));
+        // There may be plenty, and not for this owner.
+        let grown = matches!(full, Some(Ok(_)));
+        let (lanes, room) = full.and_then(Result::ok).map_or_else(|| rings(sink, epoll, LEAST), Ok)?;
         let change = maps.open(at as u32, lanes.iter().map(|lane| &lane.source), sink.policy())?;
         let (sink, rooms, change) = (Arc::clone(sink), vec![room], Some(change));
         Ok(Slot { sink, watched: Pids::default(), empty: None, lanes, rooms, former: 0, change, grown })
@@ -151,8 +153,7 @@ fn full_size(sink: &Sink) -> usize {
 
 /// Rings for a sink, which count against the memory limit: of `size` bytes together.
 fn rings(sink: &Sink, epoll: &Epoll, size: usize) -> Result<(Vec<Lane<Ring>>, Room)> {
-    let full = || Error::NoSpace { what: "the daemon's memory limit is reached (mem=)".into() };
-    let room = sink.room(size).ok_or_else(full)?;
+    let room = sink.room(size)?;
     let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1).max(1) as usize;
     let count = cpus.next_power_of_two().min(RINGS as usize).min(size / EACH).max(1);
     let rings = (0..count).map(|_| {

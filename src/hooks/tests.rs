@@ -244,3 +244,48 @@ fn r23_a_set_id_exec_ends_tracing_unless_flag_and_file_are_roots() {
         assert_eq!(exec(&proc, &t, secure), kept, "{secure} {root} {owner}");
     }
 }
+
+#[test]
+fn records_that_wait_for_others_are_those_that_do_not() {
+    let stamp = stamp();
+    for policy in [Policy::Stop, Policy::Drop, Policy::Overwrite] {
+        for count in [0, 1, 5, 100, 300] {
+            let streams = [false, true].map(|gathers| {
+                let (t, mut r) = (trace(Facs::all(), policy, false, 0), recorder());
+                let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };
+                r.gather(gathers);
+                for n in 0..count {
+                    r.syscall(at, n, &[1, 2]);
+                    r.sysret(at, n, 3);
+                }
+                r.gather(false);
+                (t.sink().counts().lost, t.sink().end(), seen(&t))
+            });
+            assert_eq!(streams[0].0, streams[1].0, "{policy}, {count}");
+            assert_eq!(streams[0].1, streams[1].1, "{policy}, {count}");
+            let [(.., alone), (.., together)] = &streams;
+            // Under overwrite those that came together go together.
+            match policy {
+                Policy::Overwrite => {
+                    assert!(together.iter().rev().zip(alone.iter().rev()).all(|(a, b)| a == b))
+                }
+                _ => assert_eq!(alone, together, "{policy}, {count}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn records_of_two_files_wait_for_their_own_only() {
+    let (stamp, mut r) = (stamp(), recorder());
+    let two = [0, 1].map(|_| trace(Facs::all(), Policy::Stop, false, 0));
+    r.gather(true);
+    for n in 0..20 {
+        r.sysret(At { trace: &two[n % 2], stamp: &stamp, abi: Abi::Linux }, n as i32, 0);
+    }
+    r.gather(false);
+    for (which, t) in two.iter().enumerate() {
+        let ret = |n| format!("{:?}", Body::Sysret { code: n, error: 0, retval: 0, retval_1: 0 });
+        assert_eq!(seen(t), (0..20).filter(|n| *n as usize % 2 == which).map(ret).collect::<Vec<_>>());
+    }
+}

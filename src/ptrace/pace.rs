@@ -49,14 +49,21 @@ const PATIENCE_WON: u32 = 64;
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
 const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
-/// Near, so many calls in a row that take so many times longer say that the tracee was moved to another cpu.
+/// Near, so many calls in a row that take so many times longer say that the tracee was moved to another cpu: at most; less
+/// where what a call takes from there is known, but so much.
 const MOVED: u32 = 2;
 const MOVED_FAR: f64 = 3.0;
+const MOVED_NEAR: f64 = 1.3;
 /// A call of this length may be one in which we were kept from our cpu.
 const LONG_NS: u64 = 2_000_000;
-/// So long may we be kept from it, in all: at first, and for each second near.
+/// So long may we be kept from it, in all: at first, and for each second near, where near saves no more than that. Else
+/// this share of what it saves: a reader that takes its turn there is no reason to leave.
 const CREDIT: Duration = Duration::from_millis(5);
 const CREDIT_EACH: f64 = 0.03;
+const CREDIT_OF_GAIN: f64 = 0.5;
+/// In the other calls it waits too, for a tracee that has woken it and is on its way to sleep: 5 of 15 microseconds were
+/// seen. So much of their time does not count; it is in what near was measured to cost.
+const USUAL_DELAY: f64 = 0.5;
 /// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
 const SHY: Duration = SPARE_FOR;
 const SHY_MAX: Duration = Duration::from_secs(300);
@@ -104,6 +111,8 @@ pub(super) struct Pace {
     /// When the cpus were last looked at, and how long they had been idle then, all together. Not before there is something
     /// to decide: most processes are traced for a moment only.
     looked: Option<(Instant, Duration)>,
+    /// That was the first look: as yet only the moment says whether there is a cpu to spare.
+    first: bool,
     /// How long this thread had waited for a cpu since the start, when it was last looked at.
     delay_ns: u64,
     /// How long it may still be kept from it, in seconds, and when that was reckoned.
@@ -135,6 +144,7 @@ impl Pace {
             returns: false,
             judged: now,
             looked: None,
+            first: true,
             delay_ns: 0,
             credit: (now, 0.0),
             shy: (now, SHY),
@@ -148,7 +158,7 @@ impl Pace {
         }
         let (before, since) = std::mem::replace(&mut self.last, (tid, time));
         let ns = ns_between(since, time);
-        if self.near.is_some() && ns > LONG_NS && self.starved() {
+        if self.near.is_some() && ns > LONG_NS && self.starved(Duration::from_nanos(ns)) {
             let (until, long) = self.shy;
             // It went well for so long that what it was before says nothing.
             let long = if until.elapsed() > long * 10 { SHY } else { long };
@@ -156,6 +166,7 @@ impl Pace {
             self.shy = (Instant::now() + long, (long * 2).min(SHY_MAX));
             // From now on: what was to spare before says nothing.
             self.looked = idle().map(|idle| (Instant::now(), idle));
+            self.first = false;
             return self.begin();
         }
         self.look_whose(tid != before);
@@ -194,7 +205,7 @@ impl Pace {
     /// Sees early that the tracee runs elsewhere: until the next judgement each call would cost several times as much.
     fn look_where(&mut self, tid: i32, ns: u64) {
         let (calls, most) = self.long;
-        if ns as f64 <= self.judge.cost[1] * MOVED_FAR || self.judge.on_trial {
+        if ns as f64 <= self.judge.far() || self.judge.on_trial {
             self.long.0 = 0;
         } else if calls + 1 < most {
             self.long.0 += 1;
@@ -248,16 +259,20 @@ impl Pace {
     }
 
     /// Whether there is a cpu to spare: where others want them all, near would be the worst of places. The first time how
-    /// many threads want one at this moment has to do: most programs are traced from their start, and many are short.
+    /// many threads want one at this moment has to do: most programs are traced from their start, and many are short. Where a
+    /// reader happened to run just then, the next question comes after some more calls.
     fn may_try(&mut self) -> bool {
         if self.looked.is_none() {
             self.looked = idle().map(|idle| (Instant::now(), idle));
-            return running().is_some_and(|running| running < cpus());
         }
         let passed = self.looked.map_or(SPARE_FOR, |(since, _)| since.elapsed());
-        if passed < SPARE_FOR || self.shy.0 > Instant::now() {
+        if self.shy.0 > Instant::now() {
             return false;
         }
+        if passed < SPARE_FOR {
+            return self.first && running().is_some_and(|running| running < cpus());
+        }
+        self.first = false;
         let looked = idle().map(|idle| (Instant::now(), idle));
         let before = std::mem::replace(&mut self.looked, looked);
         let (Some((_, before)), Some((_, now))) = (before, looked) else { return false };
@@ -265,13 +280,12 @@ impl Pace {
         spare >= SPARE_CPUS
     }
 
-    /// Whether this thread has been kept from its cpu for longer than near is worth.
-    fn starved(&mut self) -> bool {
+    /// Whether this thread has been kept from its cpu for longer than near is worth. `long` is the call that makes us ask.
+    fn starved(&mut self, long: Duration) -> bool {
         let before = std::mem::replace(&mut self.delay_ns, run_delay());
-        let waited = Duration::from_nanos(self.delay_ns.saturating_sub(before)).as_secs_f64();
+        let waited = Duration::from_nanos(self.delay_ns.saturating_sub(before));
         let (since, credit) = self.credit;
-        let left =
-            (credit + since.elapsed().as_secs_f64() * CREDIT_EACH).min(4.0 * CREDIT.as_secs_f64()) - waited;
+        let left = credit_left(credit, since.elapsed(), long, waited, self.judge.gain());
         self.credit = (Instant::now(), left);
         left < 0.0
     }
@@ -320,6 +334,15 @@ impl Drop for Pace {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// For how long, in seconds, this thread may still be kept from its cpu, of what it was before so much time `passed` in which
+/// it waited for its cpu for so long in all; the last call, a `long` one, and what near saves of a call's time.
+fn credit_left(credit: f64, passed: Duration, long: Duration, waited: Duration, gain: f64) -> f64 {
+    let usual = passed.saturating_sub(long).as_secs_f64() * USUAL_DELAY;
+    let kept = (waited.as_secs_f64() - usual).max(0.0);
+    let each = CREDIT_EACH.max(gain * CREDIT_OF_GAIN);
+    (credit + passed.as_secs_f64() * each).min(4.0 * CREDIT.as_secs_f64()) - kept
 }
 
 /// The cpu a thread ran on last: field 39 of /proc/pid/stat, proc(5).
@@ -403,6 +426,18 @@ impl Judge {
     fn turn(&mut self) {
         self.way = if self.way == Way::Free { self.choice } else { Way::Free };
         self.window.clear();
+    }
+
+    /// The share of a call's time that the other way saves beside free, as far as both are known.
+    fn gain(&self) -> f64 {
+        let [free, other] = self.cost;
+        if other > 0.0 && other < free { 1.0 - other / free } else { 0.0 }
+    }
+
+    /// What a call takes at least whose tracee is no longer near: between what both ways cost.
+    fn far(&self) -> f64 {
+        let [free, near] = self.cost;
+        (free * near).sqrt().clamp(near * MOVED_NEAR, near * MOVED_FAR)
     }
 
     /// Place of the present way among the costs.

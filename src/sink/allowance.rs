@@ -36,9 +36,9 @@ impl Allowance {
     }
 
     /// So many bytes are worth an answer at any time: however fast a ring that can hold `most` bytes fills, who is held back
-    /// until then has lost no more than a thirty-second of the time it takes.
+    /// until then has lost no more than an eighth of the time it takes.
     pub fn enough(most: usize) -> usize {
-        most / 32
+        most / 8
     }
 
     /// The reader had found nothing, and waited so long.
@@ -146,7 +146,7 @@ mod tests {
                     there += per_us;
                     held += 1;
                 }
-                assert!(held <= fills_in / 32, "{held} of {fills_in} us at {per_us} MB/s");
+                assert!(held <= fills_in / 8, "{held} of {fills_in} us at {per_us} MB/s");
                 allowance.answered(now, there);
             }
         }

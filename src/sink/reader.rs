@@ -141,15 +141,13 @@ impl Reader {
         }
         // Copied under the lock, looked at without it.
         ring.copy(pos, max.max(record::HEADER_LEN), out);
-        if pos < ring.head() && whole(&out[told..], max) == 0 {
+        if pos < ring.head() && ring.record_len(pos) > max {
             out.truncate(told);
             ring.copy(pos, ring.record_len(pos), out);
         }
         drop(st);
 
-        let bytes = whole(&out[told..], usize::MAX);
-        out.truncate(told + bytes);
-        let given = self.introduce(out, start, told);
+        let (bytes, given) = self.introduce(out, start, told);
 
         let mut st = self.sink.state.lock();
         if let Some(slot) = st.slots.get_mut(&self.slot) {
@@ -161,17 +159,19 @@ impl Reader {
         Read::Data
     }
 
-    /// Puts an EMUL record before the first record of each process and clears the ring's mark in all of them, from
-    /// `at` on. Gives what those from `ring` on stand for.
-    fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, ring: usize) -> Tally {
+    /// Cuts off what is no whole record at the end of `out`, puts an EMUL record before the first record of each process and
+    /// clears the ring's mark in all of them, from `at` on. Gives the bytes of those from `ring` on, and what they stand for.
+    fn introduce(&mut self, out: &mut Vec<u8>, mut at: usize, ring: usize) -> (usize, Tally) {
         let mut given = Tally::default();
         let start = at;
         let (mut places, mut emuls) = (Vec::new(), Vec::new());
-        while let Some(header) = out.get(at..).and_then(|b| record::decode_header(b).ok().flatten()) {
-            let mark = Mark::take(&mut out[at..]);
-            let len = record::HEADER_LEN + header.len;
+        let mut last = None;
+        // Millions of records come by here in a second: looked at is what must be.
+        while let Some(len) = first_len(&out[at..]).filter(|len| *len <= out.len() - at) {
+            let record = &mut out[at..at + len];
+            let mark = Mark::take(record);
             let told = match mark.is_note() || at < ring {
-                true => Tally::told(&out[at..at + len]),
+                true => Tally::told(record),
                 false => Tally::default(),
             };
             // Only the stream itself can say that; a process's own words prove nothing.
@@ -179,21 +179,32 @@ impl Reader {
             if at >= ring {
                 given += if mark.is_note() { told } else { Tally::one(len) };
             }
-            let pid = header.stamp.pid;
+            let pid = record::pid_of(record);
             // Mostly they are of the process of the one before.
-            let is_new = (pid != self.last.pid || self.given.records == 0) && self.met.insert(pid);
-            self.last = header.stamp;
+            let is_new = last
+                .map_or(self.given.records == 0 || pid != self.last.pid, |(_, last)| pid != last)
+                && self.met.insert(pid);
             self.given.records += 1;
-            if is_new && header.ktr_type != record::KTR_EMUL {
+            if is_new
+                && let Ok(Some(header)) = record::decode_header(record)
+                && header.ktr_type != record::KTR_EMUL
+            {
                 places.push((at, emuls.len()));
                 record::encode(&mut emuls, &header.stamp, &Body::Emul(mark.abi().name().as_bytes()));
                 self.given.records += 1;
             }
+            last = Some((at, pid));
             at += len;
         }
+        if let Some((last, _)) = last
+            && let Ok(Some(header)) = record::decode_header(&out[last..])
+        {
+            self.last = header.stamp;
+        }
+        out.truncate(at);
         self.given.bytes += (at - start + emuls.len()) as u64;
         insert(out, &places, &emuls);
-        given
+        (at - ring, given)
     }
 
     /// What was given something is told where it ends, once.

@@ -3,17 +3,20 @@
 //! Positions count bytes since the start and never wrap; only the index into the memory does. Growth moves the bytes, and no
 //! position.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use memmap2::MmapMut;
 
-use super::Budget;
+use super::budget::Account;
 use super::tally::Tally;
+use crate::error::{Error, Result};
 use crate::record::{self, HEADER_LEN, Stamp};
 use crate::syscall::Abi;
 
 /// Bytes taken from the budget at a time.
 const STEP: usize = 64 << 10;
+/// So many records that came together are worth being remembered as such.
+const MANY: u64 = 16;
 /// A padding byte of the header that, inside the ring, holds the record's [`Mark`]. It is zero in every stream.
 const MARK: usize = 29;
 
@@ -49,6 +52,11 @@ impl Mark {
         record[MARK] = self.0;
     }
 
+    /// That of a record with it.
+    pub(super) fn of(record: &[u8]) -> Mark {
+        Mark(record[MARK])
+    }
+
     /// Takes it out of a record copied from the ring.
     pub(super) fn take(record: &mut [u8]) -> Mark {
         Mark(std::mem::take(&mut record[MARK]))
@@ -66,30 +74,48 @@ pub(super) struct Ring {
     granted: usize,
     /// True while more can be asked for: nothing has wrapped yet.
     growing: bool,
-    budget: Arc<Budget>,
+    account: Account,
     /// Bytes of `mem` beyond its first size.
     grown: usize,
     tail: u64,
     /// What was ever let go.
     gone: Tally,
     head: u64,
+    /// Those that came together, from the oldest on, where they are many: let go together too, none of them is looked at.
+    together: VecDeque<Together>,
+}
+
+/// Records that came together, none of which is a note.
+#[derive(Debug)]
+struct Together {
+    at: u64,
+    what: Tally,
 }
 
 impl Ring {
-    /// A ring of `size` bytes; `None` where the budget, or the machine, has no room for it.
-    pub(super) fn new(size: usize, budget: &Arc<Budget>) -> Option<Ring> {
+    /// A ring of `size` bytes.
+    ///
+    /// # Errors
+    /// ENOSPC where the budget, or the machine, has no room for it.
+    pub(super) fn new(size: usize, account: &Account) -> Result<Ring> {
         let granted = size.min(STEP);
-        let mem = MmapMut::map_anon(size).ok()?;
-        budget.take(granted).then(|| Ring {
+        let none =
+            |error| Error::NoSpace { what: format!("memory for a ring of {size} bytes: {error}").into() };
+        let mem = MmapMut::map_anon(size).map_err(none)?;
+        if !account.take(granted) {
+            return Err(account.refusal(granted));
+        }
+        Ok(Ring {
             mem,
             base: 0,
             granted,
             growing: granted < size,
-            budget: Arc::clone(budget),
+            account: account.clone(),
             grown: 0,
             tail: 0,
             gone: Tally::default(),
             head: 0,
+            together: VecDeque::new(),
         })
     }
 
@@ -122,8 +148,8 @@ impl Ring {
 
     /// The most bytes it could hold by the memory that is left now.
     pub(super) fn attainable(&self) -> usize {
-        let left = self.budget.limit().saturating_sub(self.budget.used());
-        self.granted + if self.growing { (self.mem.len() - self.granted).min(left) } else { 0 }
+        let more = if self.growing { (self.mem.len() - self.granted).min(self.account.left()) } else { 0 };
+        self.granted + more
     }
 
     /// The most bytes it can ever hold, as far as is known.
@@ -132,11 +158,12 @@ impl Ring {
     }
 
     /// Makes `len` bytes free: asks the budget for more memory on the first lap, then lets go of the oldest records
-    /// that end at or before `droppable`, the start of a record. Lets go of none where that does not suffice.
+    /// that end at or before `droppable`, the start of a record: those that came together all at once. Lets go of none where that
+    /// does not suffice.
     pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
         while self.growing && self.free() < len {
             let more = STEP.min(self.mem.len() - self.granted);
-            if more == 0 || !self.budget.take(more) {
+            if more == 0 || !self.account.take(more) {
                 self.growing = false;
             } else {
                 self.granted += more;
@@ -146,9 +173,7 @@ impl Ring {
         if self.granted - (kept as usize) < len {
             return false;
         }
-        while self.free() < len {
-            self.let_go();
-        }
+        self.let_go(len, droppable);
         true
     }
 
@@ -161,11 +186,11 @@ impl Ring {
             return false;
         }
         let more = size - self.mem.len();
-        if !self.budget.let_grow(more) {
+        if !self.account.let_grow(more) {
             return false;
         }
         let Ok(mut mem) = MmapMut::map_anon(size) else {
-            self.budget.shrink(more);
+            self.account.shrink(more);
             return false;
         };
         let (first, rest) = self.slices(self.tail, self.held());
@@ -176,10 +201,24 @@ impl Ring {
         true
     }
 
-    fn let_go(&mut self) {
-        let len = self.record_len(self.tail);
-        let mark = self.at(self.tail + MARK as u64);
-        self.gone += match Mark(self.mem[mark]).is_note() {
+    /// Lets go of the oldest records until `len` bytes are free, of those up to `droppable`.
+    fn let_go(&mut self, len: usize, droppable: u64) {
+        while self.free() < len {
+            match self.together.front() {
+                Some(these) if these.at < self.tail => drop(self.together.pop_front()),
+                Some(these) if these.at == self.tail && these.at + these.what.bytes <= droppable => {
+                    self.gone += these.what;
+                    self.tail += these.what.bytes;
+                }
+                _ => self.let_go_one(),
+            }
+        }
+    }
+
+    fn let_go_one(&mut self) {
+        let at = self.at(self.tail);
+        let len = HEADER_LEN + self.body_len(at);
+        self.gone += match Mark(self.mem[self.wrap(at + MARK)]).is_note() {
             true => {
                 let mut note = Vec::with_capacity(len);
                 self.copy(self.tail, len, &mut note);
@@ -198,6 +237,17 @@ impl Ring {
         let at = self.at(self.head + MARK as u64);
         self.mem[at] = mark.0;
         self.head += record.len() as u64;
+    }
+
+    /// Adds so many records that have their marks, none of them a note; room as for [`Ring::push`].
+    pub(super) fn push_all(&mut self, bytes: &[u8], records: u64) {
+        debug_assert!(self.free() >= bytes.len());
+        if records >= MANY {
+            let what = Tally { records, bytes: bytes.len() as u64 };
+            self.together.push_back(Together { at: self.head, what });
+        }
+        self.write(self.head, bytes);
+        self.head += bytes.len() as u64;
     }
 
     fn write(&mut self, pos: u64, bytes: &[u8]) {
@@ -228,8 +278,21 @@ impl Ring {
 
     /// Bytes of the record at `pos`, header and body.
     pub(super) fn record_len(&self, pos: u64) -> usize {
-        let byte = |i: u64| self.mem[self.at(pos + i)];
-        HEADER_LEN + u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]) as usize
+        HEADER_LEN + self.body_len(self.at(pos))
+    }
+
+    /// Bytes of the body of the record that stands there in the memory.
+    fn body_len(&self, at: usize) -> usize {
+        let len = match self.mem[at..self.granted].first_chunk() {
+            Some(len) => *len,
+            None => [0, 1, 2, 3].map(|i| self.mem[self.wrap(at + i)]),
+        };
+        u32::from_le_bytes(len) as usize
+    }
+
+    /// Where that is, less than a lap behind the end: a division would take longer.
+    fn wrap(&self, at: usize) -> usize {
+        if at < self.granted { at } else { at - self.granted }
     }
 
     /// Whose and when the oldest record is, and its mark.
@@ -243,7 +306,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.budget.give_back(self.granted);
-        self.budget.shrink(self.grown);
+        self.account.give_back(self.granted);
+        self.account.shrink(self.grown);
     }
 }

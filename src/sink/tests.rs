@@ -351,9 +351,10 @@ fn memory_is_taken_as_the_ring_fills_and_never_over_the_limit() {
 proptest! {
     #[test]
     fn whatever_is_appended_and_read_nothing_is_torn_and_every_loss_is_told(
-        steps in prop::collection::vec((0u8..4, 8usize..4000, 1usize..6000), 1..200),
+        steps in prop::collection::vec((0u8..5, 8usize..4000, 1usize..6000), 1..200),
         overwrite in any::<bool>(),
         grows in prop::collection::vec(any::<bool>(), 200),
+        together in 1u64..60,
     ) {
         let lossy = if overwrite { Policy::Overwrite } else { Policy::Drop };
         let sink = sink(lossy);
@@ -366,13 +367,23 @@ proptest! {
             match what {
                 0 | 1 => {
                     // It may grow for this record alone.
-                    let stops = grows[appended as usize] && sink.counts().memory < SIZE_MIN * 5;
+                    let stops = grows[appended as usize % grows.len()] && sink.counts().memory < SIZE_MIN * 5;
                     sink.set_policy(if stops { Policy::Stop } else { lossy });
                     if append(&sink, 1 + i32::from(what), appended, len) == Appended::Full {
                         sink.lose(record(1, 0, len).len());
                     }
                     sink.set_policy(lossy);
                     appended += 1;
+                }
+                4 => {
+                    let mut batch = Batch::default();
+                    for n in appended..appended + together {
+                        let path = [n.to_le_bytes().as_slice(), &[b'x'; 200][..len % 200]].concat();
+                        batch.push(&stamp(1, n), &Body::Namei(&path), Abi::Linux);
+                    }
+                    sink.append_all(&mut batch);
+                    prop_assert!(batch.is_empty());
+                    appended += together;
                 }
                 who => {
                     let (reader, out) = readers.get_mut(&(who - 2)).unwrap();
@@ -521,4 +532,135 @@ fn a_ring_that_lacks_memory_does_not_grow_and_keeps_growth_from_nobody() {
     fill(&sink, 0);
     assert!(sink.counts().memory < SIZE, "it has not got all that it was to have");
     assert_eq!(budget.used_at_first(), budget.used(), "and so does not ask for more");
+}
+
+/// Two users of the machine.
+const USER: u32 = 61_001;
+const OTHER: u32 = 61_002;
+
+#[test]
+fn a_user_has_no_more_memory_than_is_free_and_root_has_all() {
+    const LIMIT: usize = 4 << 20;
+    let budget = Budget::new(LIMIT);
+    let ring = |owner| Sink::new(8 * LIMIT, Policy::Stop, owner, &budget, None).unwrap();
+    let filled = |owner| {
+        let sink = ring(owner);
+        fill(&sink, 0);
+        let memory = sink.counts().memory;
+        (sink, memory)
+    };
+    let (users, half) = filled(USER);
+    assert_eq!(half, LIMIT / 2);
+    let (_others, quarter) = filled(OTHER);
+    assert_eq!(quarter, LIMIT / 4);
+    for refused in [Sink::new(SIZE_MIN, Policy::Stop, USER, &budget, None).map(drop), users.room(1).map(drop)]
+    {
+        let error = refused.unwrap_err();
+        assert_eq!(error.errno(), libc::ENOSPC);
+        assert!(error.to_string().contains("uid 61001 has its share"), "{error}");
+    }
+    let (_roots, rest) = filled(0);
+    assert_eq!(rest, LIMIT / 4, "all that is left");
+    let error = Sink::new(SIZE_MIN, Policy::Stop, 0, &budget, None).unwrap_err();
+    assert!(error.to_string().contains("the daemon's memory limit"), "{error}");
+    // It is given back.
+    drop(users);
+    assert_eq!(filled(USER).1, LIMIT / 4, "and root has had a quarter of it");
+}
+
+#[test]
+fn a_user_leaves_growth_for_others() {
+    let budget = Budget::new(SIZE_MIN * 64);
+    let grown = |owner| {
+        let sink = Sink::new(SIZE_MIN, Policy::Stop, owner, &budget, None).unwrap();
+        sink.let_grow(SIZE_MIN * 64);
+        let mut reader = sink.reader();
+        read(&mut reader);
+        fill(&sink, 0);
+        let memory = sink.counts().memory / SIZE_MIN;
+        (sink, reader, memory)
+    };
+    // All rings together may grow by 32 times as much.
+    let users = grown(USER);
+    assert_eq!(users.2, 16);
+    let others = grown(OTHER);
+    assert_eq!(others.2, 8);
+    assert_eq!(grown(0).2, 8, "to 16 there would be too little left");
+    drop((users, others));
+    assert_eq!((budget.used(), budget.used_at_first()), (0, 0));
+}
+
+#[test]
+fn who_holds_a_lock_wakes_nobody_before_it_has_let_go_or_has_others_do_it() {
+    let sink = sink(Policy::Drop);
+    let mut reader = sink.reader();
+    let woken = Arc::new(Mutex::new(Vec::new()));
+    let mut arms = || {
+        let to = Arc::clone(&woken);
+        read(&mut reader);
+        assert!(reader.arm(Arc::new(move |held| to.lock().push(held)), 1));
+    };
+    arms();
+    let kept = Kept::begin();
+    assert!(!Kept::any());
+    append(&sink, 1, 0, 100);
+    assert!(Kept::any() && woken.lock().is_empty());
+    drop(kept);
+    assert_eq!(woken.lock().split_off(0), [Held::Nothing]);
+
+    arms();
+    let kept = Kept::begin();
+    append(&sink, 1, 1, 100);
+    Kept::hand_over();
+    assert!(!Kept::any());
+    assert_eq!(woken.lock().split_off(0), [Held::Locks], "those kept before");
+    arms();
+    append(&sink, 1, 2, 100);
+    assert_eq!(woken.lock().split_off(0), [Held::Locks], "and those to come");
+    drop(kept);
+    assert!(woken.lock().is_empty());
+
+    arms();
+    // Without a lock there is nothing to hand over.
+    Kept::hand_over();
+    append(&sink, 1, 3, 100);
+    assert_eq!(woken.lock().split_off(0), [Held::Nothing]);
+}
+
+#[test]
+fn of_a_batch_with_no_room_is_left_what_was_not_appended() {
+    let sink = sink(Policy::Stop);
+    let mut batch = Batch::default();
+    let count = 2 * SIZE_MIN as u64 / 100;
+    (0..count).for_each(|n| batch.push(&stamp(1, n), &Body::Namei(&n.to_le_bytes()), Abi::Linux));
+    assert_eq!(sink.append_all(&mut batch), Appended::Full);
+    let left = batch.first().unwrap().1.time.sec as u64;
+    assert_eq!(sink.counts().records, left);
+    let mut reader = sink.reader();
+    let numbers: Vec<String> = (0..left).map(|n| n.to_string()).collect();
+    assert_eq!(read(&mut reader)[1..], numbers);
+    assert_eq!(sink.append_all(&mut batch), Appended::Whole, "the reader has made room");
+    assert!(batch.is_empty());
+    let numbers: Vec<String> = (left..count).map(|n| n.to_string()).collect();
+    assert_eq!(read(&mut reader), numbers);
+}
+
+#[test]
+fn records_that_came_together_go_together_and_are_counted() {
+    let sink = sink(Policy::Overwrite);
+    let mut reader = sink.reader();
+    let each = 20;
+    let laps = 5 * SIZE_MIN as u64 / (each * 64);
+    for first in (0..laps).map(|n| n * (each + 1)) {
+        let mut batch = Batch::default();
+        (first..first + each)
+            .for_each(|n| batch.push(&stamp(1, n), &Body::Namei(&n.to_le_bytes()), Abi::Linux32));
+        assert_eq!(sink.append_all(&mut batch), Appended::Whole);
+        append(&sink, 1, first + each, 0);
+    }
+    let words = read(&mut reader);
+    assert_eq!(words[0], "emul linux32");
+    let lost: u64 = words[1].strip_prefix("lost ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(words[2], lost.to_string());
+    assert_eq!(lost + words.len() as u64 - 2, laps * (each + 1));
 }

@@ -14,9 +14,9 @@ mod whole;
 use ktrace::record::Body;
 
 use crate::support::mount::Mount;
-use crate::support::need;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
+use crate::support::{need, wait_for};
 
 /// A mount that has both backends.
 fn mount() -> Mount {
@@ -88,6 +88,14 @@ fn the_two_backends_tell_the_same_of_the_same_program() {
             assert_eq!(ptrace, ebpf, "{program}");
         }
     }
+}
+
+/// Waits until no thread of the daemon goes on, after a SIGSTOP.
+fn wait_until_it_stands(daemon: i32) {
+    wait_for("the daemon to stand still", || {
+        let stands = |tid: &i32| ktrace::proc::Stat::of(*tid).is_ok_and(|stat| stat.state == b'T');
+        ktrace::proc::threads(daemon).is_ok_and(|tids| tids.iter().all(stands))
+    });
 }
 
 /// How many records the stream says are lost at this place.

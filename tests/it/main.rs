@@ -17,6 +17,7 @@
 //! | [`rules`] | rules that only a real process proves, and recursion |
 //! | [`seccomp`] | calls that are not wanted do not stop, and nobody is hurt by the filter |
 //! | [`set_id`] | privilege and hidden memory do not reach a user's trace |
+//! | [`shares`] | a user leaves room for others in what there is only so much of |
 //! | [`switches`] | context switches, and not those that tracing makes |
 //! | [`tidy`] | the floors, where unsafe stands, sizes, words |
 //! | [`utrace`] | records that programs make of themselves |
@@ -38,6 +39,7 @@ mod refusals;
 mod rules;
 mod seccomp;
 mod set_id;
+mod shares;
 mod support;
 mod switches;
 mod tidy;

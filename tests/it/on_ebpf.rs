@@ -17,6 +17,7 @@ mod permission;
 mod refusals;
 mod rules;
 mod set_id;
+mod shares;
 mod support;
 mod switches;
 mod utrace;

@@ -76,6 +76,9 @@ impl Drain {
         }
         // An exec may come between the look and the set: from here on the kernel's side sees it.
         let may = trace.is_roots() || (self.hold(pid, &trace).is_ok() && may_go_on(pid, &trace));
+        if may {
+            self.limits.halt();
+        }
         if may && self.set(&proc, &trace).is_ok() {
             if let Some(one) = self.find(pid).and_then(|at| self.slot(at)?.watched.get_mut(&pid)) {
                 // All its children are to be traced.

@@ -84,3 +84,46 @@ fn a_thread_kept_from_its_cpu_tries_near_again_only_where_there_is_a_cpu_to_spar
     pace.shy.0 = Instant::now();
     assert!(pace.may_try(), "much was idle since");
 }
+
+#[test]
+fn what_a_tracer_waits_at_each_stop_is_not_being_kept_from_its_cpu() {
+    let ms = Duration::from_millis;
+    let credit = CREDIT.as_secs_f64();
+    assert!(
+        credit_left(credit, ms(100), ms(3), ms(40), 0.0) >= credit,
+        "five of fifteen microseconds, as ever"
+    );
+    assert!(credit_left(credit, ms(10), ms(8), ms(8), 0.0) < 0.0, "another program had the cpu");
+}
+
+#[test]
+fn a_tracer_that_gains_much_may_be_kept_from_its_cpu_for_part_of_it() {
+    let ms = Duration::from_millis;
+    // A reader that takes its turn there: 20 of 100 milliseconds beside what is usual.
+    let left = |gain| credit_left(CREDIT.as_secs_f64(), ms(100), ms(20), ms(60), gain);
+    assert!(left(0.0) < 0.0);
+    assert!(left(0.6) >= 0.0);
+}
+
+#[test]
+fn what_near_saves_is_known_when_both_ways_are() {
+    let mut judge = Judge::between(Way::Near);
+    assert_eq!(judge.gain(), 0.0);
+    judge.cost = [40.0, 0.0];
+    assert_eq!(judge.gain(), 0.0);
+    judge.cost = [40.0, 10.0];
+    assert_eq!(judge.gain(), 0.75);
+    judge.cost = [10.0, 40.0];
+    assert_eq!(judge.gain(), 0.0);
+}
+
+#[test]
+fn a_call_is_far_from_what_near_takes_where_it_takes_what_free_does() {
+    let mut judge = Judge::between(Way::Near);
+    judge.cost = [33.0, 18.0];
+    assert!(judge.far() > 20.0 && judge.far() < 33.0, "{}", judge.far());
+    judge.cost = [18.0, 18.0];
+    assert_eq!(judge.far(), 18.0 * MOVED_NEAR);
+    judge.cost = [900.0, 18.0];
+    assert_eq!(judge.far(), 18.0 * MOVED_FAR);
+}

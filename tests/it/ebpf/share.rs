@@ -8,7 +8,7 @@ use super::loss::field;
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
-use crate::support::user::{AS_A, set, under};
+use crate::support::user::{AS_A, AS_B, set, sets, sleeper, tries};
 use crate::support::{Running, need, wait_for};
 
 /// How many children the stream says are not traced.
@@ -48,10 +48,7 @@ fn who_traces_too_many_leaves_room_for_others_and_is_told_so() {
     let (errno, why) = mount.refused(other.pid(), "set emul");
     assert_eq!(errno, libc::ENOSPC);
     assert!(why.contains("too many processes are traced for uid 0"), "{why}");
-    let theirs = Running::spawn(under(AS_A).args(["sleep", "1000"]));
-    wait_for("their program", || {
-        std::fs::read(format!("/proc/{}/comm", theirs.pid())).is_ok_and(|comm| comm == b"sleep\n")
-    });
+    let theirs = sleeper(AS_A);
     set(&mount, AS_A, theirs.pid(), "set emul policy=drop");
     assert_eq!(traced(), LIMIT / 2 + 1);
     // Who has gone takes no room.
@@ -80,4 +77,53 @@ fn what_calls_are_wanted_may_change_without_end() {
         mount.set(idle.pid(), &format!("set syscall calls={},{} policy=drop", names[a], names[b]));
     }
     mount.set(other.pid(), "set syscall calls=getppid,wait4 policy=drop");
+}
+
+#[test]
+fn who_has_many_trace_files_leaves_room_for_those_of_others() {
+    need!("fuse", "ebpf", "setpriv");
+    let Some(mount) = Mount::limited("files=4", &[]) else { return };
+    let own: Vec<Running> = (0..3).map(|_| sleeper(AS_A)).collect();
+    let (other, roots) = (sleeper(AS_B), [sleeper("env"), sleeper("env")]);
+    for one in &own[..2] {
+        assert_eq!(sets(&mount, AS_A, one.pid()), Ok(()));
+    }
+    let why = sets(&mount, AS_A, own[2].pid()).unwrap_err();
+    assert!(
+        why.contains("ENOSPC: uid 61001 has 2 of 4 trace files, and may not have more than are free"),
+        "{why}"
+    );
+    assert_eq!(sets(&mount, AS_B, other.pid()), Ok(()));
+    mount.set(roots[0].pid(), "set namei");
+    let (errno, why) = mount.refused(roots[1].pid(), "set namei");
+    assert_eq!(errno, libc::ENOSPC);
+    assert!(why.contains("there are 4 trace files already"), "{why}");
+    mount.set(own[0].pid(), "clear");
+    wait_for("a slot", || mount.ctl(roots[1].pid(), "set namei").is_ok());
+}
+
+#[test]
+fn who_has_many_choices_of_calls_leaves_room_for_those_of_others() {
+    need!("fuse", "ebpf", "setpriv");
+    let Some(mount) = Mount::limited("filters=5", &[]) else { return };
+    let own: Vec<Running> = (0..3).map(|_| sleeper(AS_A)).collect();
+    let other = sleeper(AS_B);
+    let set = |caller: &str, one: &Running, calls: &str| {
+        tries(&mount, caller, &format!("set syscall policy=drop calls={calls} pid={}", one.pid()))
+    };
+    assert_eq!(set(AS_A, &own[0], "read"), Ok(()));
+    assert_eq!(set(AS_A, &own[1], "write"), Ok(()));
+    let why = set(AS_A, &own[2], "open").unwrap_err();
+    assert!(why.contains("ENOSPC: too many different calls= at once for uid 61001"), "{why}");
+    // What is there already needs no room, and what is left is for others.
+    assert_eq!(set(AS_A, &own[2], "read"), Ok(()));
+    assert_eq!(set(AS_B, &other, "open"), Ok(()));
+    let roots = sleeper("env");
+    mount.set(roots.pid(), "set syscall policy=drop calls=close");
+    mount.set(roots.pid(), "clear");
+    // Whoever uses what another has made has it in its own share once that one has gone on to others.
+    assert_eq!(set(AS_B, &other, "write"), Ok(()));
+    assert_eq!(set(AS_A, &own[1], "read"), Ok(()));
+    assert_eq!(set(AS_A, &own[1], "dup"), Ok(()), "it has one alone");
+    assert!(set(AS_A, &own[2], "dup2").is_err());
 }

@@ -270,10 +270,7 @@ fn a_new_trace_of_a_process_that_is_being_killed_tells_of_that() {
     // Its first thread waits for an answer, and nothing can end that: it is killed later than the other one.
     let daemon = nix::unistd::Pid::from_raw(other.daemon());
     kill(daemon, Signal::SIGSTOP).unwrap();
-    wait_for("the daemon to stand still", || {
-        let stands = |tid: &i32| ktrace::proc::Stat::of(*tid).is_ok_and(|stat| stat.state == b'T');
-        ktrace::proc::threads(other.daemon()).is_ok_and(|tids| tids.iter().all(stands))
-    });
+    super::wait_until_it_stands(other.daemon());
     mount.set(pid, "set psig policy=drop");
     let mut trace = mount.trace(pid);
     tracee.running.signal(Signal::SIGKILL);

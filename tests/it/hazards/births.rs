@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::sync::mpsc::{Receiver, channel};
 
-use ktrace::proc::descendants;
+use ktrace::proc::{ProcId, descendants};
+use ktrace::record::Body;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::mount::Mount;
 use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
-use crate::support::{DEADLINE, WHOLE, need, wait_for};
+use crate::support::user::{A, AS_A, set};
+use crate::support::{DEADLINE, WHOLE, need, only_on, wait_for};
 
 /// Lines as they are printed.
 fn lines(tracee: &mut Tracee) -> Receiver<String> {
@@ -83,4 +87,63 @@ fn hazard_08_who_gets_the_number_of_a_child_killed_at_birth_is_not_let_go_for_it
     assert!(tracee.running.wait().success());
     let unseen: Vec<i32> = children.difference(&seen(&reader.join().unwrap())).copied().collect();
     assert!(!children.is_empty() && unseen.is_empty(), "{unseen:?} of {} children", children.len());
+}
+
+/// Has the maker of a child be killed before the tracer hears of the birth (`bereft.c`): who the child is.
+fn bereave(tracee: &mut Tracee) -> i32 {
+    let lines = lines(tracee);
+    tracee.go();
+    let maker: i32 = lines.recv_timeout(DEADLINE).unwrap().parse().unwrap();
+    let mut child = 0;
+    wait_for("the child", || {
+        child = descendants(&[maker]).first().copied().unwrap_or(0);
+        child != 0
+    });
+    kill(Pid::from_raw(maker), Signal::SIGKILL).unwrap();
+    child
+}
+
+/// Whether the stream says that it is not known whose child this is.
+fn tells(rec: &Rec, child: i32) -> bool {
+    let said = format!("child {child} is not traced: ESRCH");
+    matches!(rec.body(), Body::User { data, .. } if rec.is_of_stream() && data == said.as_bytes())
+}
+
+#[test]
+fn hazard_08_the_stream_tells_of_a_child_that_init_has_adopted_and_the_child_goes_on() {
+    only_on!("ptrace", "the kernel tells of a birth before anybody can be killed for it");
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("bereft", &["0", "leaves", "shows"]);
+    mount.set(tracee.pid(), &format!("set syscall +inherit +descend {WHOLE}"));
+    let mut stream = mount.trace(tracee.pid());
+    let child = bereave(&mut tracee);
+    let mut recs = stream.until("the word about it", |rec| tells(rec, child));
+    wait_for("its end", || ProcId::of(child).and_then(ProcId::check).is_err());
+    drop(tracee.running.0.stdin.take());
+    assert!(tracee.running.wait().success());
+    recs.extend(stream.rest());
+    assert!(recs.iter().all(|rec| rec.pid() != child), "{recs:#?}");
+    assert_eq!(recs.iter().filter(|rec| tells(rec, child)).count(), 1);
+}
+
+#[test]
+fn hazard_08_who_adopts_a_child_has_it_traced_only_where_its_user_may_see_it() {
+    only_on!("ptrace", "the kernel tells of a birth before anybody can be killed for it");
+    need!("fuse", "ptrace", "setpriv");
+    let mount = Mount::new();
+    for shows in ["shows", "hides"] {
+        let mut tracee = Tracee::start("bereft", &[&A.to_string(), "adopts", shows]);
+        set(&mount, AS_A, tracee.pid(), &format!("set syscall +inherit +descend {WHOLE}"));
+        let mut stream = mount.trace(tracee.pid());
+        let reader = std::thread::spawn(move || stream.rest());
+        let child = bereave(&mut tracee);
+        wait_for("its end", || ProcId::of(child).and_then(ProcId::check).is_err());
+        drop(tracee.running.0.stdin.take());
+        assert!(tracee.running.wait().success());
+        let recs = reader.join().unwrap();
+        let told = recs.iter().any(|rec| tells(rec, child));
+        assert_eq!((seen(&recs).contains(&child), told), (shows == "shows", shows == "hides"), "{recs:#?}");
+        assert_eq!(recs.iter().any(|rec| rec.pid() == child), shows == "shows", "{recs:#?}");
+    }
 }

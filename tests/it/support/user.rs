@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::mount::Mount;
-use super::output;
+use super::{Running, output};
 
 /// Ids that nobody on this machine has.
 pub(crate) const A: u32 = 61_001;
@@ -30,9 +30,13 @@ pub(crate) fn under(line: &str) -> Command {
 
 /// Whether this caller can set the process, by the root's `ctl`, and what is said if not.
 pub(crate) fn sets(mount: &Mount, caller: &str, pid: i32) -> Result<(), String> {
-    let script = "echo \"set namei pid=$1\" > \"$0/ctl\" || { cat \"$0/error_log\" >&2; exit 1; }";
-    let mut command = under(caller);
-    let out = output(command.args(["bash", "-p", "-c", script]).arg(mount.point()).arg(pid.to_string()));
+    tries(mount, caller, &format!("set namei pid={pid}"))
+}
+
+/// Whether this caller can have a command of the root's `ctl` carried out, and what is said if not.
+pub(crate) fn tries(mount: &Mount, caller: &str, line: &str) -> Result<(), String> {
+    let script = "echo \"$1\" > \"$0/ctl\" || { cat \"$0/error_log\" >&2; exit 1; }";
+    let out = output(under(caller).args(["bash", "-p", "-c", script]).arg(mount.point()).arg(line));
     match out.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
@@ -57,4 +61,13 @@ pub(crate) fn copy(dir: &Path, from: &str, to: &str, mode: u32) -> PathBuf {
     assert!(Command::new("cp").arg(from).arg(&copy).status().unwrap().success());
     fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
     copy
+}
+
+/// A process of who is named, asleep in its program.
+pub(crate) fn sleeper(caller: &str) -> Running {
+    let running = Running::spawn(under(caller).args(["sleep", "1000"]));
+    super::wait_for("its program", || {
+        fs::read(format!("/proc/{}/comm", running.pid())).is_ok_and(|comm| comm == b"sleep\n")
+    });
+    running
 }
