@@ -260,7 +260,7 @@ fn leaves_room(uid: u32) -> bool {
 
 /// How much of what there is only so much of (`limit`) this user may take yet, where all have `all` of it and the user `own`: as much
 /// as leaves no less free than the user has then.
-pub fn left(limit: usize, all: usize, own: usize, uid: u32) -> usize {
+pub fn share_left(limit: usize, all: usize, own: usize, uid: u32) -> usize {
     let free = limit.saturating_sub(all);
     match leaves_room(uid) {
         true => free.saturating_sub(own) / 2,

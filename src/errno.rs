@@ -20,8 +20,10 @@ pub fn name(errno: i32) -> Option<String> {
     }
 }
 
+/// One more than the last errno there is.
+const COUNT: usize = libc::EHWPOISON as usize + 1;
 /// The messages of those that have been asked for.
-static MESSAGES: [OnceLock<String>; 134] = [const { OnceLock::new() }; 134];
+static MESSAGES: [OnceLock<String>; COUNT] = [const { OnceLock::new() }; COUNT];
 
 /// The message of a positive errno, as strerror(3) has it.
 pub fn message(errno: i32) -> Cow<'static, str> {

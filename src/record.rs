@@ -377,7 +377,7 @@ fn encode_other(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
                 Args::Bytes(bytes) => out.extend_from_slice(&bytes[..args.len() * 8]),
             }
         }
-        Body::Sysret { .. } => {}
+        Body::Sysret { .. } => unreachable!("written by its caller"),
         Body::Genio { fd, write, data } => {
             out.extend_from_slice(&fd.to_le_bytes());
             out.extend_from_slice(&i32::from(write).to_le_bytes());

@@ -188,16 +188,24 @@ impl Printer {
     }
 }
 
-/// The words for record types, as wide as their column.
-const LABELS: [&[u8; 6]; 16] = [
-    b"      ", b"CALL  ", b"RET   ", b"NAMI  ", b"GIO   ", b"PSIG  ", b"CSW   ", b"EMUL  ", b"MISC  ",
-    b"      ", b"ARG   ", b"ENV   ", b"      ", b"      ", b"MIB   ", b"FD    ",
-];
-
-/// The word for a record type, `None` for one without.
+/// The word for a record type, as wide as its column; `None` for one without.
 #[inline]
 fn padded(ktr_type: i16) -> Option<&'static [u8; 6]> {
-    LABELS.get(usize::try_from(ktr_type).ok()?).copied().filter(|label| label[0] != b' ')
+    Some(match ktr_type {
+        KTR_SYSCALL => b"CALL  ",
+        KTR_SYSRET => b"RET   ",
+        KTR_NAMEI => b"NAMI  ",
+        KTR_GENIO => b"GIO   ",
+        KTR_PSIG => b"PSIG  ",
+        KTR_CSW => b"CSW   ",
+        KTR_EMUL => b"EMUL  ",
+        KTR_USER => b"MISC  ",
+        KTR_EXEC_ARG => b"ARG   ",
+        KTR_EXEC_ENV => b"ENV   ",
+        KTR_EXEC_FD => b"FD    ",
+        KTR_MIB => b"MIB   ",
+        _ => return None,
+    })
 }
 
 /// The same without the blanks.

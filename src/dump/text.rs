@@ -49,14 +49,14 @@ const fn seen(byte: u8) -> ([u8; 4], u8) {
 
 /// The length of a byte's text; `next` is the byte behind it, 0 at the end.
 #[inline]
-fn len(seen: u64, byte: u8, next: u8) -> usize {
+fn seen_len(seen: u64, byte: u8, next: u8) -> usize {
     let len = (seen >> 32 & 7) as usize;
     if seen & ODD != 0 && byte == 0 && matches!(next, b'0'..=b'7') { len + 2 } else { len }
 }
 
 fn put_vis(out: &mut Vec<u8>, byte: u8, next: u8) {
     let seen = VIS[usize::from(byte)];
-    put_first(out, &(seen as u32).to_le_bytes(), len(seen, byte, next));
+    put_first(out, &(seen as u32).to_le_bytes(), seen_len(seen, byte, next));
 }
 
 /// Bytes that are looked at together.
@@ -96,9 +96,7 @@ pub(super) fn folded(out: &mut Vec<u8>, data: &[u8], column: usize, width: usize
             let mut end = column + len;
             if seen & ODD != 0 || end > last {
                 let tab = byte == b'\t';
-                if byte == 0 && matches!(step.get(i + 1).unwrap_or(&after), b'0'..=b'7') {
-                    len = 4;
-                }
+                len = seen_len(seen, byte, *step.get(i + 1).unwrap_or(&after));
                 end = column + if tab { 8 - (column & 7) } else { len };
                 if end > last {
                     text[at..at + 3].copy_from_slice(b"\\\n\t");

@@ -429,7 +429,7 @@ impl Drain {
             (0..self.slots.len()).filter(|at| self.slots[*at].is_none() && !leaving(at)).collect();
         let own = self.slots.iter().flatten().filter(|slot| slot.sink.owner() == owner).count();
         let (most, used) = (self.slots.len(), self.slots.len() - free.len());
-        let Some(&at) = free.first().filter(|_| cred::left(most, used, own, owner) > 0) else {
+        let Some(&at) = free.first().filter(|_| cred::share_left(most, used, own, owner) > 0) else {
             let what = match free.is_empty() {
                 true => format!("there are {most} trace files already"),
                 false => format!(

@@ -452,7 +452,7 @@ impl Maps {
         let left = |maps: &Maps| {
             let all = maps.made.iter().flatten();
             let own = all.clone().filter(|made| made.owner == owner).count();
-            cred::left(maps.filters_max, all.count(), own, owner)
+            cred::share_left(maps.filters_max, all.count(), own, owner)
         };
         if left(self) == 0 {
             self.forget_filters();

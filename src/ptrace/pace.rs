@@ -49,8 +49,8 @@ const PATIENCE_WON: u32 = 64;
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
 const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
-/// Near, so many calls in a row that take so many times longer say that the tracee was moved to another cpu: at most; less
-/// where what a call takes from there is known, but so much.
+/// Near, so many calls in a row that take long say that the tracee was moved to another cpu. Long is between what near and free
+/// cost ([`Judge::far`]), and within these many times what near does.
 const MOVED: u32 = 2;
 const MOVED_FAR: f64 = 3.0;
 const MOVED_NEAR: f64 = 1.3;

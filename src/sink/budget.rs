@@ -104,14 +104,16 @@ impl Account {
 
     /// Bytes that it may take yet.
     pub(super) fn left(&self) -> usize {
-        let sums = self.budget.sums.lock();
-        cred::left(self.budget.limit, sums.all.used, sums.own(self.owner).used, self.owner)
+        self.left_of(&self.budget.sums.lock())
+    }
+
+    fn left_of(&self, sums: &Sums) -> usize {
+        cred::share_left(self.budget.limit, sums.all.used, sums.own(self.owner).used, self.owner)
     }
 
     pub(super) fn take(&self, bytes: usize) -> bool {
         let mut sums = self.budget.sums.lock();
-        let takes =
-            bytes <= cred::left(self.budget.limit, sums.all.used, sums.own(self.owner).used, self.owner);
+        let takes = bytes <= self.left_of(&sums);
         if takes {
             sums.change(self.owner, |sum| sum.used += bytes);
         }
@@ -126,7 +128,7 @@ impl Account {
     pub(super) fn let_grow(&self, bytes: usize) -> bool {
         let mut sums = self.budget.sums.lock();
         let half = self.budget.limit / 2;
-        let grows = bytes <= cred::left(half, sums.all.grown, sums.own(self.owner).grown, self.owner);
+        let grows = bytes <= cred::share_left(half, sums.all.grown, sums.own(self.owner).grown, self.owner);
         if grows {
             sums.change(self.owner, |sum| sum.grown += bytes);
         }
