@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::Options;
 use crate::load::{self, Load};
-use crate::looped::{self, Apart, Wait};
+use crate::looped::{self, Besides, Wait};
 use crate::mount::Mount;
 use crate::seen::{self, How};
 use crate::table::{Table, median, ns, ratio, times};
@@ -26,7 +26,7 @@ pub(crate) enum Tool {
     Bare,
     /// Under the daemon, set so.
     Ours(&'static str),
-    Loop(Wait, Apart),
+    Loop(Wait, Besides),
     /// Under a command that starts it.
     Wrapped(Vec<String>),
     /// The same, by which the one call that it is about is recorded.
@@ -88,10 +88,12 @@ fn tools(mount: &Mount) -> Vec<(&'static str, Tool)> {
         ("ours default", Tool::Ours("set default +inherit backend=ptrace")),
         ("ours psig", Tool::Ours("set psig +inherit backend=ptrace")),
         ("ours filter", Tool::Filtered(ktrace.to_vec())),
-        ("loop", Tool::Loop(Wait::Blocking, Apart::No)),
-        ("spinning", Tool::Loop(Wait::Spinning, Apart::No)),
-        ("loop, pidfds", Tool::Loop(Wait::Blocking, Apart::Yes)),
-        ("spinning, pidfds", Tool::Loop(Wait::Spinning, Apart::Yes)),
+        ("loop", Tool::Loop(Wait::Blocking, Besides::Nothing)),
+        ("spinning", Tool::Loop(Wait::Spinning, Besides::Nothing)),
+        ("loop, pidfds", Tool::Loop(Wait::Blocking, Besides::Pidfds)),
+        ("spinning, pidfds", Tool::Loop(Wait::Spinning, Besides::Pidfds)),
+        ("loop, data", Tool::Loop(Wait::Blocking, Besides::Data)),
+        ("spinning, data", Tool::Loop(Wait::Spinning, Besides::Data)),
     ];
     if there("strace") {
         tools.push(("strace", wrapped("strace -f -o /dev/null")));
@@ -151,16 +153,17 @@ pub(crate) fn measure(tool: &Tool, mount: &Mount, words: &[String], turns: u64) 
             assert!(seen.syscalls == SHOWN as u64 && seen.processes >= SHOWN, "{words:?}: {seen:?}");
             result
         }
-        // A load that starts no processes would be the bare loop's once more.
-        Tool::Loop(_, Apart::Yes) if !makes_processes(words) => return NOT_MEASURED,
-        Tool::Loop(wait, apart) => {
+        // A load that starts no processes, or gives and moves nothing, would be the bare loop's once more.
+        Tool::Loop(_, Besides::Pidfds) if !makes_processes(words) => return NOT_MEASURED,
+        Tool::Loop(_, Besides::Data) if words[0] == "getppid" => return NOT_MEASURED,
+        Tool::Loop(wait, besides) => {
             let mut load = Load::waiting(&args);
-            let (pid, wait, apart) = (load.pid(), *wait, *apart);
+            let (pid, wait, besides) = (load.pid(), *wait, *besides);
             let (attached, is_attached) = std::sync::mpsc::channel();
             let tracer = thread::spawn(move || {
                 looped::attach(pid);
                 attached.send(()).unwrap();
-                looped::follow(wait, apart);
+                looped::follow(wait, besides);
             });
             is_attached.recv().unwrap();
             load.go();
@@ -247,10 +250,11 @@ pub(crate) fn table<T>(
 
 /// Prints the table.
 pub(crate) fn run(options: &Options) {
-    const RATIOS: [Ratio; 5] = [
+    const RATIOS: [Ratio; 6] = [
         ("ours/best loop", "ours", &["loop", "spinning"]),
         ("default/best loop", "ours default", &["loop", "spinning"]),
         ("ours/best loop, pidfds", "ours", &["loop, pidfds", "spinning, pidfds"]),
+        ("default/best loop, data", "ours default", &["loop, data", "spinning, data"]),
         ("ours/strace", "ours", &["strace"]),
         ("default/strace", "ours default", &["strace"]),
     ];

@@ -9,12 +9,18 @@
 //!
 //! Nothing is read in /proc. What the loop need not do and we do: fstat(2) of the pidfd, whose inode number we keep, so that
 //! it is closed at once and a thousand processes are not a thousand descriptors.
+//!
+//! And what whoever records the default facilities must do: one process_vm_readv(2) for each path that a call is given, as it
+//! begins, and for the data in one buffer that it has moved, as it ends. What is in vectors or comes with an exec is left out.
 
 use std::collections::HashMap;
+use std::io::IoSliceMut;
 
 use ktrace::proc::pidfd;
+use ktrace::syscall::{self, Abi, Data, Place, Syscall};
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -30,12 +36,14 @@ pub(crate) enum Wait {
     Spinning,
 }
 
-/// Whether the loop tells processes apart.
+/// What the loop does besides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Apart {
-    No,
-    /// By a pidfd of each.
-    Yes,
+pub(crate) enum Besides {
+    Nothing,
+    /// It tells processes apart, by a pidfd of each.
+    Pidfds,
+    /// It reads paths and data.
+    Data,
 }
 
 /// Attaches to a process that waits for its start; call [`follow`] in the same thread.
@@ -51,8 +59,9 @@ pub(crate) fn attach(pid: i32) {
 }
 
 /// Resumes whatever stops, until all of it is gone.
-pub(crate) fn follow(wait: Wait, apart: Apart) {
+pub(crate) fn follow(wait: Wait, besides: Besides) {
     let mut born = HashMap::new();
+    let mut memory = Memory::default();
     let mut flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     if wait == Wait::Spinning {
         flags |= WaitPidFlag::WNOHANG;
@@ -64,12 +73,15 @@ pub(crate) fn follow(wait: Wait, apart: Apart) {
                 continue;
             }
             Ok(WaitStatus::PtraceSyscall(pid)) => {
-                let _ = ptrace::syscall_info(pid);
+                let info = ptrace::syscall_info(pid);
+                if besides == Besides::Data {
+                    info.into_iter().for_each(|info| memory.look(pid, &info));
+                }
                 (pid, None)
             }
             Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
             Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
-                if apart == Apart::Yes && BIRTHS.iter().any(|birth| *birth as i32 == event) {
+                if besides == Besides::Pidfds && BIRTHS.iter().any(|birth| *birth as i32 == event) {
                     // Either may be gone: a killed parent says nothing, a child that was reaped before has no number.
                     let child = ptrace::getevent(pid).ok().map(|child| child as i32);
                     born.extend(child.and_then(|child| Some((child, pidfd(child).ok()?))));
@@ -86,5 +98,61 @@ pub(crate) fn follow(wait: Wait, apart: Apart) {
             Err(errno) => panic!("waitpid: {errno}"),
         };
         let _ = ptrace::syscall(pid, signal);
+    }
+}
+
+/// Reads what the calls are given and move.
+#[derive(Default)]
+struct Memory {
+    /// The call that each thread is in, and its arguments.
+    calls: HashMap<Pid, (&'static Syscall, [u64; 6])>,
+    bytes: Vec<u8>,
+}
+
+/// Bytes that most paths have room in.
+const PATH: u64 = 256;
+const PAGE: u64 = 4096;
+/// Most data read at once.
+const PIECE: u64 = 64 << 10;
+
+impl Memory {
+    /// At a stop: the paths of a call that begins, the data of one that ends.
+    fn look(&mut self, pid: Pid, info: &libc::ptrace_syscall_info) {
+        match info.op {
+            libc::PTRACE_SYSCALL_INFO_ENTRY => {
+                // SAFETY: `op` says that this is what the kernel has filled in.
+                #[allow(unsafe_code, reason = "a field of a union")]
+                let entry = unsafe { info.u.entry };
+                let Some(call) = syscall::lookup(Abi::Linux, entry.nr as i64) else { return };
+                for place in call.paths(&entry.args) {
+                    if let Place::String(at) = place {
+                        self.read(pid, at, PATH.min(PAGE - at % PAGE));
+                    }
+                }
+                if call.io.is_some() {
+                    self.calls.insert(pid, (call, entry.args));
+                }
+            }
+            libc::PTRACE_SYSCALL_INFO_EXIT => {
+                // SAFETY: as above.
+                #[allow(unsafe_code, reason = "a field of a union")]
+                let exit = unsafe { info.u.exit };
+                let Some((call, args)) = self.calls.remove(&pid) else { return };
+                let Some(Data::Buf { ptr, len }) = call.io.map(|io| io.data) else { return };
+                let (at, len) = (args[usize::from(ptr)], args[usize::from(len)].min(exit.sval.max(0) as u64));
+                for piece in (0..len).step_by(PIECE as usize) {
+                    self.read(pid, at + piece, PIECE.min(len - piece));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it can be read is no matter of the loop.
+    fn read(&mut self, pid: Pid, at: u64, len: u64) {
+        self.bytes.resize(PIECE as usize, 0);
+        let len = len as usize;
+        let from = [RemoteIoVec { base: at as usize, len }];
+        let _ = process_vm_readv(pid, &mut [IoSliceMut::new(&mut self.bytes[..len])], &from);
     }
 }

@@ -4,7 +4,7 @@
 //! the machine are the same for each. A round in which a record is missing fails. Nothing here is an assertion about
 //! time: docs/performance.md has the figures and what they mean.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing better to do")]
 
 mod cost;
