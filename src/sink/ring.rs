@@ -15,8 +15,10 @@ use crate::syscall::Abi;
 
 /// Bytes taken from the budget at a time.
 const STEP: usize = 64 << 10;
-/// So many records that came together are worth being remembered as such.
-const MANY: u64 = 16;
+/// Bytes of records that are let go together, where the ring is not so small that this were more than a part of it.
+const GROUP: usize = 16 << 10;
+/// That part.
+const GROUPS: usize = 64;
 /// A padding byte of the header that, inside the ring, holds the record's [`Mark`]. It is zero in every stream.
 const MARK: usize = 29;
 
@@ -81,15 +83,22 @@ pub(super) struct Ring {
     /// What was ever let go.
     gone: Tally,
     head: u64,
-    /// Those that came together, from the oldest on, where they are many: let go together too, none of them is looked at.
-    together: VecDeque<Together>,
+    /// All that it holds but the notes, from the oldest on: to let go of a group none of it is looked at, which nobody has
+    /// for long, so that it is far from the cpu.
+    groups: VecDeque<Group>,
 }
 
-/// Records that came together, none of which is a note.
+/// Records that came one after the other, none of which is a note.
 #[derive(Debug)]
-struct Together {
+struct Group {
     at: u64,
     what: Tally,
+}
+
+impl Group {
+    fn end(&self) -> u64 {
+        self.at + self.what.bytes
+    }
 }
 
 impl Ring {
@@ -115,7 +124,7 @@ impl Ring {
             tail: 0,
             gone: Tally::default(),
             head: 0,
-            together: VecDeque::new(),
+            groups: VecDeque::new(),
         })
     }
 
@@ -158,7 +167,7 @@ impl Ring {
     }
 
     /// Makes `len` bytes free: asks the budget for more memory on the first lap, then lets go of the oldest records
-    /// that end at or before `droppable`, the start of a record: those that came together all at once. Lets go of none where that
+    /// that end at or before `droppable`, the start of a record: where it can, some more at once. Lets go of none where that
     /// does not suffice.
     pub(super) fn make_room(&mut self, len: usize, droppable: u64) -> bool {
         while self.growing && self.free() < len {
@@ -204,11 +213,11 @@ impl Ring {
     /// Lets go of the oldest records until `len` bytes are free, of those up to `droppable`.
     fn let_go(&mut self, len: usize, droppable: u64) {
         while self.free() < len {
-            match self.together.front() {
-                Some(these) if these.at < self.tail => drop(self.together.pop_front()),
-                Some(these) if these.at == self.tail && these.at + these.what.bytes <= droppable => {
-                    self.gone += these.what;
-                    self.tail += these.what.bytes;
+            match self.groups.front() {
+                Some(group) if group.end() <= self.tail => drop(self.groups.pop_front()),
+                Some(group) if group.at == self.tail && group.end() <= droppable => {
+                    self.gone += group.what;
+                    self.tail = group.end();
                 }
                 _ => self.let_go_one(),
             }
@@ -236,18 +245,27 @@ impl Ring {
         self.write(self.head, record);
         let at = self.at(self.head + MARK as u64);
         self.mem[at] = mark.0;
+        if !mark.is_note() {
+            self.count(Tally::one(record.len()));
+        }
         self.head += record.len() as u64;
     }
 
     /// Adds so many records that have their marks, none of them a note; room as for [`Ring::push`].
     pub(super) fn push_all(&mut self, bytes: &[u8], records: u64) {
         debug_assert!(self.free() >= bytes.len());
-        if records >= MANY {
-            let what = Tally { records, bytes: bytes.len() as u64 };
-            self.together.push_back(Together { at: self.head, what });
-        }
+        self.count(Tally { records, bytes: bytes.len() as u64 });
         self.write(self.head, bytes);
         self.head += bytes.len() as u64;
+    }
+
+    /// Adds to the last group what comes at the end.
+    fn count(&mut self, what: Tally) {
+        let most = GROUP.min(self.granted / GROUPS) as u64;
+        match self.groups.back_mut() {
+            Some(group) if group.end() == self.head && group.what.bytes + what.bytes <= most => group.what += what,
+            _ => self.groups.push_back(Group { at: self.head, what }),
+        }
     }
 
     fn write(&mut self, pos: u64, bytes: &[u8]) {
