@@ -112,4 +112,9 @@ pub trait Backend: Send + Sync {
 
     /// Detaches everything, before the daemon ends.
     fn shutdown(&self, by: Instant);
+
+    /// Processes that cannot be detached and would not outlive the daemon.
+    fn bound(&self) -> usize {
+        0
+    }
 }

@@ -224,6 +224,11 @@ impl Ktrace {
         let _ = self.drained.recv_deadline(by);
     }
 
+    /// Processes that even then cannot do without the daemon: they have a filter that needs a tracer.
+    pub fn bound(&self) -> usize {
+        self.backends.iter().map(|backend| backend.bound()).sum()
+    }
+
     /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may.
     fn may(&self, caller: &Caller, target: ProcId) -> Result<()> {
         let pid = target.pid;

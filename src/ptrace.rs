@@ -25,7 +25,7 @@ mod tracer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,12 +89,14 @@ enum Command {
     Settle { done: Sender<()> },
 }
 
-/// What tracing one process costs.
+/// What tracing one process costs, and ties us to.
 #[derive(Debug, Default)]
 struct Meter {
     stops: AtomicU64,
     stopped_ns: AtomicU64,
     threads: AtomicU64,
+    /// It has a filter of ours: without us its calls would fail.
+    filtered: AtomicBool,
 }
 
 impl Meter {
@@ -326,6 +328,11 @@ impl Backend for Ptrace {
         for detached in left {
             let _ = detached.recv_deadline(by);
         }
+    }
+
+    fn bound(&self) -> usize {
+        let tracers = self.shared.tracers.lock();
+        tracers.values().filter(|entry| entry.meter.filtered.load(Ordering::Relaxed)).count()
     }
 }
 

@@ -36,6 +36,8 @@ use crate::pump::{self, Bell};
 const DETACH_MAX: Duration = Duration::from_secs(1);
 /// How long readers may take at the end to read what is there and close.
 const READERS_MAX: Duration = Duration::from_millis(800);
+/// Between two looks whether there is still a reason to stay.
+const STAY: Duration = Duration::from_millis(100);
 
 /// Mounts, serves until a signal or an unmount, and leaves everything as it was found.
 ///
@@ -75,7 +77,21 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     streams.close();
     mount.unmount();
     drain(&streams, &ended);
+    stay(&ktrace);
     outcome
+}
+
+/// Stays, with nothing mounted, for those who would not outlive us; other signals than SIGKILL no longer count.
+fn stay(ktrace: &Ktrace) {
+    match ktrace.bound() {
+        0 => return,
+        bound => log::warn!(
+            "{bound} processes have a filter of calls that needs a tracer: staying until they have ended"
+        ),
+    }
+    while ktrace.bound() > 0 {
+        thread::sleep(STAY);
+    }
 }
 
 /// The backends there are here, the best first. Without a name (`backend=auto`) a set takes the first that can do what it

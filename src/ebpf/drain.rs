@@ -188,7 +188,7 @@ impl Drain {
                 };
                 (old.proc, old.trace, old.since) = (watched.proc, watched.trace, since);
                 let stamp = self.stamp(pid);
-                self.applied(to, &stamp);
+                self.applied(to, &stamp, false);
             }
             false => {
                 if let Some(slot) = self.slot(to) {
@@ -205,7 +205,7 @@ impl Drain {
                         None => error,
                     });
                 }
-                self.applied(to, &stamp);
+                self.applied(to, &stamp, before.is_none());
                 if let Some(from) = before {
                     self.settle_slot(from);
                     self.forget(from, pid);
@@ -460,8 +460,8 @@ impl Drain {
         Stamp { time: self.out.time(nanoseconds(ClockId::CLOCK_MONOTONIC) as u64), pid, tid: pid, comm }
     }
 
-    /// R31, and whether its memory may be shown.
-    fn applied(&mut self, at: usize, stamp: &Stamp) {
+    /// R31, and whether its memory may be shown; `is_new` where nothing of it was traced before.
+    fn applied(&mut self, at: usize, stamp: &Stamp, is_new: bool) {
         let pid = stamp.pid;
         let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else {
             return;
@@ -471,7 +471,7 @@ impl Drain {
         self.out.recorder.emul(to);
         let hidden = is_hidden(&trace, pid);
         note_hidden(&mut self.out.recorder, watched, to, hidden);
-        if !trace.facs.contains(Facs::EMUL) {
+        if !is_new && !trace.facs.contains(Facs::EMUL) {
             self.out.recorder.note(to, &format!("set {}", trace.facs));
         }
     }

@@ -50,6 +50,10 @@ pub fn mounted() -> Vec<Mounted> {
     table.split(|&b| b == b'\n').filter_map(mountinfo_line).collect()
 }
 
+fn is_mounted(point: &Path) -> bool {
+    mounted().iter().any(|m| m.point == point)
+}
+
 /// A line of proc_pid_mountinfo(5), where it is one of ours.
 fn mountinfo_line(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|&b| b == b' ');
@@ -88,6 +92,8 @@ fn unescape(field: &[u8]) -> OsString {
 pub struct Mount {
     point: PathBuf,
     daemon: Option<Child>,
+    /// Its daemon may stay when the mount is gone.
+    daemon_may_stay: bool,
 }
 
 impl Mount {
@@ -105,7 +111,7 @@ impl Mount {
         let mut asked = HashSet::new();
         candidates.retain(|point| asked.insert(point.clone()));
         let point = candidates.into_iter().find(|point| answers(point))?;
-        Some(Mount { point, daemon: None })
+        Some(Mount { point, daemon: None, daemon_may_stay: false })
     }
 
     /// The one there is, else a private one; `mask` is the signal mask its daemon begins with.
@@ -122,7 +128,7 @@ impl Mount {
             |what: &str, e: std::io::Error| Failure::new(format!("cannot mount privately: {what}: {e}"));
         let dir = nix::unistd::mkdtemp(&env::temp_dir().join("ktracefs.XXXXXX"))
             .map_err(|e| cannot("a directory", e.into()))?;
-        let mut mount = Mount { point: dir, daemon: None };
+        let mut mount = Mount { point: dir, daemon: None, daemon_may_stay: false };
         // What the daemon says matters only where it does not mount.
         let log =
             memfd_create("ktracefs.log", MFdFlags::MFD_CLOEXEC).map_err(|e| cannot("a log", e.into()))?;
@@ -136,7 +142,7 @@ impl Mount {
         let daemon = mount.daemon.insert(daemon);
 
         let by = Instant::now() + DAEMON_MAX;
-        while !mounted().iter().any(|m| m.point == mount.point) {
+        while !is_mounted(&mount.point) {
             let ended = daemon.try_wait().map_err(|e| cannot("wait", e))?;
             if ended.is_none() && Instant::now() < by {
                 thread::sleep(PAUSE);
@@ -153,6 +159,11 @@ impl Mount {
             )));
         }
         Ok(mount)
+    }
+
+    /// Its daemon is to stay as long as a process needs it that has a filter of ours: at the end only the mount is waited for.
+    pub(super) fn let_daemon_stay(&mut self) {
+        self.daemon_may_stay = true;
     }
 
     /// Where it is.
@@ -184,14 +195,15 @@ impl Drop for Mount {
         // It may have ended by itself; what follows finds out.
         let _ = kill(pid, Signal::SIGTERM);
         let by = Instant::now() + DAEMON_MAX;
-        while matches!(daemon.try_wait(), Ok(None)) {
+        let is_needed = || !self.daemon_may_stay || is_mounted(&self.point);
+        while is_needed() && matches!(daemon.try_wait(), Ok(None)) {
             if Instant::now() >= by {
                 let _ = daemon.kill();
                 break;
             }
             thread::sleep(PAUSE);
         }
-        if mounted().iter().any(|m| m.point == self.point) {
+        if is_mounted(&self.point) {
             let detached = umount2(&self.point, MntFlags::MNT_DETACH);
             if detached.is_err() {
                 let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(&self.point).status();

@@ -96,7 +96,7 @@ impl Session {
             let trace = open_trace(&mount, launcher.pid())?;
             Ok((signals, mount, trace))
         });
-        let (signals, mount, trace) = match made {
+        let (signals, mut mount, trace) = match made {
             Ok(made) => made,
             Err(failure) => {
                 launcher.cancel();
@@ -104,7 +104,12 @@ impl Session {
             }
         };
         match launcher.go(&mount, request) {
-            Ok(child) => Ok(Session { trace, mount, signals, child: Some(child), made: None }),
+            Ok(child) => {
+                if request.seccomp {
+                    mount.let_daemon_stay();
+                }
+                Ok(Session { trace, mount, signals, child: Some(child), made: None })
+            }
             Err(NotStarted::Ctl(errno)) => Err(refused(&mount, "cannot trace the command", errno)),
             Err(NotStarted::Other(failure)) => Err(failure),
         }

@@ -198,7 +198,7 @@ pub(super) struct Group {
     /// Threads were seized since all of them were last looked at: each may have been making another one (hazard 2).
     pub(super) unsure: bool,
     /// Its threads have a filter of ours.
-    pub(super) filtered: bool,
+    filtered: bool,
 }
 
 /// A change that is not in force in all threads yet.
@@ -219,6 +219,16 @@ impl Group {
             unsure: false,
             filtered: false,
         }
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        self.filtered
+    }
+
+    /// It has a filter of ours, or not.
+    pub(super) fn set_filtered(&mut self, filtered: bool) {
+        self.filtered = filtered;
+        self.meter.filtered.store(filtered, Ordering::Relaxed);
     }
 
     /// A thread more.

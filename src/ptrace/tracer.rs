@@ -256,7 +256,7 @@ impl Tracer {
             // Before it makes its filter: from then on a call that no tracer stops for is ENOSYS.
             task.filtered = stopped.heed_filter().is_ok();
             if let Some(group) = self.groups.get_mut(&task.pid) {
-                group.filtered = task.filtered;
+                group.set_filtered(task.filtered);
             }
         }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.

@@ -263,7 +263,9 @@ impl Ring {
     fn count(&mut self, what: Tally) {
         let most = GROUP.min(self.granted / GROUPS) as u64;
         match self.groups.back_mut() {
-            Some(group) if group.end() == self.head && group.what.bytes + what.bytes <= most => group.what += what,
+            Some(group) if group.end() == self.head && group.what.bytes + what.bytes <= most => {
+                group.what += what
+            }
             _ => self.groups.push_back(Group { at: self.head, what }),
         }
     }

@@ -9,6 +9,7 @@ use ktrace::record::Body;
 use nix::sys::signal::Signal;
 
 use crate::support::mount::Mount;
+use crate::support::stream::notes;
 use crate::support::tracee::Tracee;
 use crate::support::{Running, command, need, output, wait_for};
 
@@ -155,4 +156,18 @@ fn verify_says_of_real_programs_that_nothing_is_missing() {
         });
         assert!(verified.as_ref().unwrap().contains("nothing is missing"), "{program:?}: {verified:?}");
     }
+}
+
+#[test]
+fn without_emul_a_note_tells_of_each_change_and_not_of_the_beginning() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut tracee = Tracee::start("calls", &[]);
+    let mut trace = mount.trace(tracee.pid());
+    mount.set(tracee.pid(), "set syscall,sysret");
+    mount.set(tracee.pid(), "set namei");
+    mount.set(tracee.pid(), "clear sysret");
+    tracee.go();
+    let told = notes(&trace.rest());
+    assert_eq!(told[..told.len() - 1], ["set syscall,sysret,namei", "set syscall,namei"]);
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::mount::Mount;
+use crate::support::mount::{Mount, program, scratch};
 use crate::support::stream::{Rec, decode};
 use crate::support::tracee;
 use crate::support::{Running, command, need, output, wait_for};
@@ -116,6 +116,51 @@ fn without_its_tracer_it_ends_instead_of_failing() {
     wait_for("the end of the command", || ktrace::proc::Stat::of(pid).map_or(true, |stat| stat.is_dead()));
     assert!(out.stdout.is_empty());
     nix::mount::umount2(&mount.point(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn an_orderly_end_of_the_mount_leaves_it_its_tracer() {
+    need!("fuse", "ptrace");
+    for way in ["SIGTERM", "umount"] {
+        let mount = Mount::new();
+        let (mut running, _) = waiting(&mount);
+        let daemon = mount.daemon();
+        match way {
+            "umount" => nix::mount::umount2(&mount.point(), nix::mount::MntFlags::MNT_DETACH).unwrap(),
+            _ => kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap(),
+        }
+        wait_for("the end of the mount", || !mount.point().join("README").exists());
+        // Once more, as from a parent that ends: it stays all the same.
+        kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap();
+        std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&running.output().stdout), "fine\n", "{way}");
+        wait_for("the end of the daemon", || {
+            ktrace::proc::Stat::of(daemon).map_or(true, |stat| stat.is_dead())
+        });
+    }
+}
+
+#[test]
+fn a_command_outlives_the_tool_and_its_private_mount() {
+    need!("fuse", "ptrace");
+    program();
+    let scratch = scratch("outlives");
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGKILL] {
+        let (out, done) = (scratch.join("out"), scratch.join("done"));
+        let _ = fs::remove_file(&done);
+        let mut tool = command("ktrace");
+        tool.env("KTRACE_MOUNT", "").arg("-f").arg(&out).args(["-i", "--seccomp-bpf", "--calls", "openat"]);
+        let line = format!("echo >{0}.begun; read line; echo fine >{0}", done.display());
+        let mut running = Running::spawn(tool.args(["sh", "-c", &line]).stdin(Stdio::piped()));
+        let begun = done.with_extension("begun");
+        wait_for("the command", || begun.exists());
+        kill(Pid::from_raw(running.pid()), signal).unwrap();
+        let mut stdin = running.0.stdin.take();
+        assert_eq!(running.wait().signal(), Some(signal as i32));
+        std::io::Write::write_all(stdin.as_mut().unwrap(), b"\n").unwrap();
+        wait_for("what the command writes", || fs::read_to_string(&done).is_ok_and(|text| text == "fine\n"));
+        fs::remove_file(&begun).unwrap();
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 use ktrace::record::{Body, HIDDEN, SHOWN};
 
 use crate::support::mount::{Mount, program, scratch};
-use crate::support::stream::{Rec, Stream};
+use crate::support::stream::{Rec, Stream, notes};
 use crate::support::tracee::{self, Tracee};
 use crate::support::user::{AS_A, copy, set, under};
 use crate::support::{command, need, output};
@@ -39,17 +39,6 @@ fn is_by(rec: &Rec, comm: &str) -> bool {
 
 /// The user whose name fusermount3 asks for.
 const NOBODY: u32 = 65534;
-
-/// What the stream says of itself.
-fn notes(recs: &[Rec]) -> Vec<String> {
-    let note = |rec: &Rec| match rec.body() {
-        Body::User { id: ktrace::record::STREAM_ID, data } => {
-            Some(String::from_utf8_lossy(data).into_owned())
-        }
-        _ => None,
-    };
-    recs.iter().filter_map(note).collect()
-}
 
 #[test]
 fn of_a_program_that_the_user_cannot_read_calls_are_shown_and_no_memory() {

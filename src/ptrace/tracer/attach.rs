@@ -23,7 +23,7 @@ impl Tracer {
             .groups
             .entry(pid)
             .or_insert_with(|| Group::new(Arc::clone(proc), shared.meter_of(pid), None));
-        let sifted = group.filtered;
+        let sifted = group.is_filtered();
         let stops = |t: &Arc<Trace>| needs_calls(t, shared.privileged) && !(sifted && t.seccomp);
         let had_calls = group.trace.as_ref().is_some_and(stops);
         let wants_calls = stops(&trace) || trace.seccomp && !sifted;

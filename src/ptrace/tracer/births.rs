@@ -51,7 +51,7 @@ impl Tracer {
                     self.observer.applied(&proc, trace, comm, true);
                 }
                 let mut group = Group::new(proc, meter, trace);
-                group.filtered = filtered;
+                group.set_filtered(filtered);
                 self.groups.insert(child, group);
                 child
             }

@@ -50,7 +50,7 @@ fn a_child_whose_birth_was_missed_is_traced_and_one_that_was_let_go_is_not() {
     let script = format!("exec 3<>{}; {script}", fifo.display());
     let mut tracee = Tracee::command(Command::new("bash").args(["-c", &script]));
     let pid = tracee.pid();
-    mount.set(pid, "set syscall +inherit");
+    mount.set(pid, "set syscall,emul +inherit");
     let mut trace = mount.trace(pid);
     let is_traced = |pid: i32| is_traced(&mount, pid);
     // The one that is traced and not `but`, when there is one that stays.
@@ -120,7 +120,7 @@ fn a_missed_child_that_runs_a_set_id_program_by_now_is_not_traced() {
     let script = "read x; sleep 0.1; \"$0\" 1000 & read y; sleep 1000 & read z; exit 0";
     let mut tracee = Tracee::command(under(AS_A).args(["bash", "-c", script]).arg(&sleeper));
     let pid = tracee.pid();
-    set(&mount, AS_A, pid, "set syscall +inherit");
+    set(&mount, AS_A, pid, "set syscall,emul +inherit");
     let mut trace = mount.trace(pid);
     // It looks only when the program is there.
     kill(daemon, Signal::SIGSTOP).unwrap();

@@ -57,15 +57,26 @@ impl Rec {
         }
     }
 
-    /// True for a path record with this path.
     /// The stream speaks of itself.
     pub(crate) fn is_of_stream(&self) -> bool {
         matches!(self.body(), Body::User { id: ktrace::record::STREAM_ID, .. })
     }
 
+    /// True for a path record with this path.
     pub(crate) fn is_path(&self, path: &str) -> bool {
         self.body() == Body::Namei(path.as_bytes())
     }
+}
+
+/// What the stream says of itself.
+pub(crate) fn notes(recs: &[Rec]) -> Vec<String> {
+    let note = |rec: &Rec| match rec.body() {
+        Body::User { id: ktrace::record::STREAM_ID, data } => {
+            Some(String::from_utf8_lossy(data).into_owned())
+        }
+        _ => None,
+    };
+    recs.iter().filter_map(note).collect()
 }
 
 pub(crate) fn name(abi: Abi, code: i64) -> &'static str {
