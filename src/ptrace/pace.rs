@@ -12,48 +12,33 @@
 //! they would all take turns on one cpu; a measure is the mean of a few calls then, whosever they are. Of a number of
 //! measures the lower quartile is taken: calls that wait for something say nothing about us.
 
+mod host;
+mod judge;
 mod place;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io::Read;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use self::host::{cpu_of, cpus, idle, run_delay, running};
+use self::judge::{Judge, WINDOW, Way};
 use self::place::Place;
 use super::sys;
 use super::task::ns_between;
 use crate::record::Time;
 
-/// Measures of one judgement.
-const WINDOW: usize = 32;
 /// Calls of several threads that make one measure.
 const BATCH: u32 = 8;
 /// How long a thread asks before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
-/// Of a trial, after so many it may be clear that it is bad: all of them so many times worse. A change unsettles where the
-/// threads run, so a little means nothing.
-const EARLY: usize = 4;
-const FAR: f64 = 4.0;
-/// A way must be so much better to be worth a change, and so much worse to be left.
-const MARGIN: f64 = 1.1;
-/// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
-const PATIENCE: u32 = 1;
-const PATIENCE_MAX: u32 = 1024;
-/// And after one that was a success.
-const PATIENCE_WON: u32 = 64;
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
 const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
-/// Near, so many calls in a row that take long say that the tracee was moved to another cpu. Long is between what near and free
-/// cost ([`Judge::far`]), and within these many times what near does.
+/// Near, so many calls in a row that take long ([`Judge::far`]) say that the tracee was moved to another cpu.
 const MOVED: u32 = 2;
-const MOVED_FAR: f64 = 3.0;
-const MOVED_NEAR: f64 = 1.3;
 /// A call of this length may be one in which we were kept from our cpu.
 const LONG_NS: u64 = 2_000_000;
 /// So long may we be kept from it, in all: at first, and for each second near, where near saves no more than that. Else
@@ -69,17 +54,6 @@ const SHY: Duration = SPARE_FOR;
 const SHY_MAX: Duration = Duration::from_secs(300);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
-
-/// How to wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
-    /// Anywhere, as an ordinary thread.
-    Free,
-    /// On the tracee's cpu, giving way to it.
-    Near,
-    /// Anywhere, and awake for a while.
-    Spin,
-}
 
 /// What one tracer thread has measured, and what it does.
 #[derive(Debug)]
@@ -136,7 +110,7 @@ impl Pace {
             near: None,
             long: (0, MOVED),
             spins: false,
-            place: Place::among(self::cpus()),
+            place: Place::among(host::cpus()),
             last: (0, Time::default()),
             calls: 0,
             others: 0,
@@ -343,155 +317,4 @@ fn credit_left(credit: f64, passed: Duration, long: Duration, waited: Duration, 
     let kept = (waited.as_secs_f64() - usual).max(0.0);
     let each = CREDIT_EACH.max(gain * CREDIT_OF_GAIN);
     (credit + passed.as_secs_f64() * each).min(4.0 * CREDIT.as_secs_f64()) - kept
-}
-
-/// The cpu a thread ran on last: field 39 of /proc/pid/stat, proc(5).
-fn cpu_of(tid: i32) -> Option<usize> {
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(36)?.parse().ok()
-}
-
-/// Nanoseconds that this thread was ready to run and had no cpu: the second number of /proc/thread-self/schedstat.
-fn run_delay() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
-fn cpus() -> usize {
-    static CPUS: OnceLock<usize> = OnceLock::new();
-    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, |cpus| cpus.get()))
-}
-
-/// How many threads want a cpu at this moment, or have one: the fourth word of /proc/loadavg, before its slash
-/// (proc_loadavg(5)).
-fn running() -> Option<usize> {
-    let text = fs::read_to_string("/proc/loadavg").ok()?;
-    text.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
-}
-
-/// How long all cpus together had nothing to do, since the start: the fourth number of /proc/stat, in hundredths of a
-/// second (proc_stat(5)).
-fn idle() -> Option<Duration> {
-    let mut line = [0; 256];
-    let len = fs::File::open("/proc/stat").and_then(|mut stat| stat.read(&mut line)).ok()?;
-    let ticks: u64 =
-        std::str::from_utf8(&line[..len]).ok()?.lines().next()?.split_whitespace().nth(4)?.parse().ok()?;
-    Some(Duration::from_millis(ticks * 10))
-}
-
-/// The judgement alone, without a thread.
-#[derive(Debug)]
-struct Judge {
-    way: Way,
-    /// The choice beside [`Way::Free`].
-    choice: Way,
-    window: Vec<u64>,
-    /// What is measured of free and of the other, nanoseconds; 0 where it was never tried.
-    cost: [f64; 2],
-    on_trial: bool,
-    /// Windows until the next trial.
-    wait: u32,
-    patience: u32,
-}
-
-impl Judge {
-    /// Between free, at first, and this.
-    fn between(choice: Way) -> Judge {
-        Judge {
-            way: Way::Free,
-            choice,
-            window: Vec::with_capacity(WINDOW),
-            cost: [0.0; 2],
-            on_trial: false,
-            wait: PATIENCE,
-            patience: PATIENCE,
-        }
-    }
-
-    /// The other way cannot be had here.
-    fn give_up(&mut self) {
-        self.way = Way::Free;
-        self.on_trial = false;
-        self.patience = PATIENCE_MAX;
-        self.wait = PATIENCE_MAX;
-    }
-
-    /// It is no time for a trial.
-    fn put_off(&mut self) {
-        self.way = Way::Free;
-        self.on_trial = false;
-        self.wait = self.patience;
-    }
-
-    fn turn(&mut self) {
-        self.way = if self.way == Way::Free { self.choice } else { Way::Free };
-        self.window.clear();
-    }
-
-    /// The share of a call's time that the other way saves beside free, as far as both are known.
-    fn gain(&self) -> f64 {
-        let [free, other] = self.cost;
-        if other > 0.0 && other < free { 1.0 - other / free } else { 0.0 }
-    }
-
-    /// What a call takes at least whose tracee is no longer near: between what both ways cost.
-    fn far(&self) -> f64 {
-        let [free, near] = self.cost;
-        (free * near).sqrt().clamp(near * MOVED_NEAR, near * MOVED_FAR)
-    }
-
-    /// Place of the present way among the costs.
-    fn at(&self) -> usize {
-        usize::from(self.way != Way::Free)
-    }
-
-    /// Takes one measure; true where it has judged.
-    fn take(&mut self, ns: u64) -> bool {
-        self.window.push(ns);
-        let other = self.cost[1 - self.at()];
-        if self.on_trial && self.window.len() == EARLY {
-            let least = self.window.iter().min().map_or(0.0, |&ns| ns as f64);
-            if least > other * FAR {
-                let at = self.at();
-                self.cost[at] = least;
-                self.failed();
-                return true;
-            }
-        }
-        if self.window.len() < WINDOW {
-            return false;
-        }
-        self.window.sort_unstable();
-        let now = self.window[WINDOW / 4] as f64;
-        self.window.clear();
-        let at = self.at();
-        let cost = &mut self.cost[at];
-        *cost = if *cost == 0.0 || self.on_trial { now } else { (*cost * 3.0 + now) / 4.0 };
-        let cost = *cost;
-        if self.on_trial {
-            if cost * MARGIN > other {
-                self.failed();
-            } else {
-                self.on_trial = false;
-                self.patience = PATIENCE_WON;
-                self.wait = self.patience;
-            }
-            return true;
-        }
-        self.wait -= 1;
-        // It has become worse than what the other was: that is worth a trial now.
-        if self.wait == 0 || (other > 0.0 && cost > other * MARGIN * MARGIN) {
-            self.turn();
-            self.on_trial = true;
-        }
-        true
-    }
-
-    /// The trial was in vain: back, and longer until the next.
-    fn failed(&mut self) {
-        self.turn();
-        self.on_trial = false;
-        self.patience = (self.patience * 2).min(PATIENCE_MAX);
-        self.wait = self.patience;
-    }
 }
