@@ -1,8 +1,8 @@
 //! Which emulation a process is in: the meaning of its numbers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::record::{Body, Stamp};
+use crate::record::{Body, Psig, Stamp};
 use crate::syscall::{self, Abi, Syscall};
 
 /// What EMUL records name, and `kdump -e`.
@@ -47,8 +47,9 @@ pub(super) struct Emulations {
     default: Emulation,
     /// Those that differ from the default.
     others: HashMap<i32, Emulation>,
-    /// By process and thread, where its slot is another's.
-    calls: HashMap<(i32, i32), (i16, Emulation)>,
+    /// By process and thread, where its slot is another's. With a process's end all of its go: most threads never return from
+    /// the call in which they then are.
+    calls: BTreeMap<(i32, i32), (i16, Emulation)>,
     /// Each thread's by the end of its number: mostly its last record is the last one there, and nothing is looked up.
     slots: Box<[Slot; SLOTS]>,
 }
@@ -76,7 +77,7 @@ struct Slot {
 impl Emulations {
     pub(super) fn new(default: Emulation) -> Emulations {
         let slots = Box::new([Slot { whose: (0, 0), emulation: default, call: None }; SLOTS]);
-        Emulations { default, others: HashMap::new(), calls: HashMap::new(), slots }
+        Emulations { default, others: HashMap::new(), calls: BTreeMap::new(), slots }
     }
 
     /// The slot of a record's thread, which is this thread's then.
@@ -108,6 +109,11 @@ impl Emulations {
             }
             Body::Syscall { code, .. } => self.call(stamp, code),
             Body::Sysret { code, .. } => self.ret(stamp, code),
+            Body::Psig(Psig { action: SIG_DFL, .. }) => {
+                let emulation = self.thread(stamp).emulation;
+                self.ended(stamp.pid);
+                emulation
+            }
             _ => self.thread(stamp).emulation,
         }
     }
@@ -129,8 +135,21 @@ impl Emulations {
     pub(super) fn call(&mut self, stamp: &Stamp, code: i32) -> Emulation {
         let thread = self.thread(stamp);
         let emulation = thread.emulation;
-        thread.call = (!is_exit(emulation.call(code))).then_some((code as i16, emulation));
+        let call = emulation.call(code);
+        thread.call = (!is_exit(call)).then_some((code as i16, emulation));
+        if call.is_some_and(|call| call.name == EXIT_GROUP) {
+            self.ended(stamp.pid);
+        }
         emulation
+    }
+
+    /// A process ends.
+    #[cold]
+    fn ended(&mut self, pid: i32) {
+        self.slots.iter_mut().filter(|slot| slot.whose.0 == pid).for_each(|slot| slot.call = None);
+        while let Some((&whose, _)) = self.calls.range((pid, i32::MIN)..=(pid, i32::MAX)).next() {
+            self.calls.remove(&whose);
+        }
     }
 
     /// A SYSRET record: in which emulation the call was made.
@@ -144,7 +163,44 @@ impl Emulations {
     }
 }
 
+const EXIT_GROUP: &str = "exit_group";
+/// A signal that is recorded and has no handler ends the process (R7).
+const SIG_DFL: u64 = 0;
+
 /// True for the calls that never return.
 pub(super) fn is_exit(call: Option<&Syscall>) -> bool {
-    call.is_some_and(|call| matches!(call.name, "exit" | "exit_group"))
+    call.is_some_and(|call| matches!(call.name, "exit" | EXIT_GROUP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Args, Comm, Time};
+
+    /// A call of a thread, with more threads after it than there are slots.
+    fn calls(emulations: &mut Emulations, pid: i32, code: i32) {
+        let stamp = |tid| Stamp { time: Time::default(), pid, tid, comm: Comm::default() };
+        for tid in 0..2 * SLOTS as i32 {
+            emulations.call(&stamp(pid + tid), code);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_process_that_has_ended() {
+        let (futex, exit_group) = (202, 231);
+        let end = |emulations: &mut Emulations, pid, body| {
+            let stamp = Stamp { time: Time::default(), pid, tid: pid, comm: Comm::default() };
+            emulations.record(&stamp, &body);
+        };
+        let psig = Psig { signo: 15, action: SIG_DFL, ..Psig::default() };
+        for body in [Body::Syscall { code: exit_group, args: Args::Words(&[]) }, Body::Psig(psig)] {
+            let mut emulations = Emulations::new(Emulation::Linux(Abi::Linux));
+            for pid in (1..100).map(|n| n * 1000) {
+                calls(&mut emulations, pid, futex);
+                assert!(emulations.calls.len() >= SLOTS);
+                end(&mut emulations, pid, body);
+            }
+            assert!(emulations.calls.is_empty(), "{}", emulations.calls.len());
+        }
+    }
 }
