@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) processes: usize,
     /// What the stream tells to be missing.
     pub(crate) lost: u64,
+    /// All of them, with those that the stream makes itself.
+    all: u64,
     /// The stream's last record was seen.
     ended: bool,
     /// Wrong otherwise: half a call, a time that runs backwards. 0 where nobody checked.
@@ -56,13 +58,18 @@ impl Seen {
     }
 
     fn note(&mut self, ktr_type: i16, body: &[u8]) {
+        self.all += 1;
         match ktr_type {
             record::KTR_SYSCALL => self.syscalls += 1,
             record::KTR_SYSRET => self.sysrets += 1,
             record::KTR_USER => match told(body) {
                 Some(Told::Lost(records)) => self.lost += records,
-                Some(Told::End(lost)) => {
-                    assert_eq!(lost, self.lost, "losses and their sum");
+                Some(Told::End { records, lost }) => {
+                    assert_eq!(
+                        (records, lost),
+                        (self.all - 1, self.lost),
+                        "records and losses, and their sums"
+                    );
                     self.ended = true;
                 }
                 Some(Told::Other) => {}
@@ -149,8 +156,11 @@ pub(crate) fn check(mut from: impl Read) -> Seen {
 enum Told {
     /// So many records are missing here.
     Lost(u64),
-    /// This is the last record; so many were told to be missing.
-    End(u64),
+    /// This is the last record; so many came before it, and so many were told to be missing.
+    End {
+        records: u64,
+        lost: u64,
+    },
     Other,
 }
 
@@ -162,8 +172,7 @@ fn told(body: &[u8]) -> Option<Told> {
     if let Some(rest) = text.strip_prefix("lost ") {
         return number(rest).map(Told::Lost);
     }
-    match text.rsplit_once(", ").filter(|_| text.starts_with("end: ")) {
-        Some((_, lost)) => number(lost).map(Told::End),
-        None => Some(Told::Other),
-    }
+    let Some(end) = text.strip_prefix("end: ") else { return Some(Told::Other) };
+    let lost = end.rsplit_once(", ").and_then(|(_, lost)| number(lost))?;
+    Some(Told::End { records: number(end)?, lost })
 }
