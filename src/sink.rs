@@ -331,9 +331,7 @@ impl Sink {
 
     /// Counts records as lost that were lost before they came here.
     pub fn lose_many(&self, records: u64, bytes: u64) {
-        let mut st = self.state.lock();
-        st.lost += Tally { records, bytes };
-        st.counts.lost += records;
+        self.state.lock().lose_many(Tally { records, bytes });
     }
 
     /// Tells what was lost, where there is room for that: who lost it may not come again for long.
@@ -590,8 +588,12 @@ impl State {
     }
 
     fn lose(&mut self, bytes: usize) {
-        self.lost += Tally::one(bytes);
-        self.counts.lost += 1;
+        self.lose_many(Tally::one(bytes));
+    }
+
+    fn lose_many(&mut self, lost: Tally) {
+        self.lost += lost;
+        self.counts.lost += lost.records;
     }
 
     /// Takes the armed wakers that wait for what there is now; all of them at the end.

@@ -72,8 +72,11 @@ pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
     };
     let event = match head[0] {
         1 => {
-            let body: &[u8; 48] = body.first_chunk()?;
-            Event::Syscall { args: std::array::from_fn(|i| long(body, 8 * i).unwrap_or(0)) }
+            let mut args = [0; 6];
+            for (arg, bytes) in args.iter_mut().zip(body.as_chunks().0) {
+                *arg = u64::from_le_bytes(*bytes);
+            }
+            Event::Syscall { args }
         }
         2 => Event::Sysret { result: long(body, 0)? as i64 },
         kind => other(kind, parsed.word, body)?,

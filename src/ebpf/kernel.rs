@@ -59,6 +59,8 @@ pub(super) struct Maps {
     fated: Shared,
     sinks: Shared,
     shares: Shared,
+    /// How often `procs` was changed: the programs believe their copies of its entries until then.
+    changes: Shared,
     procs: HashMap<MapData, u32, ProcValue>,
     threads: HashMap<MapData, u32, ThreadValue>,
     fatals: HashMap<MapData, u32, FatalValue>,
@@ -121,6 +123,7 @@ impl Maps {
             fated: mapped(take("fated")?, BITS)?,
             sinks: mapped(take("sinks")?, SINK * SLOTS as usize)?,
             shares: mapped(take("shares")?, SHARES)?,
+            changes: mapped(take("changes")?, size_of::<u64>())?,
             procs: HashMap::try_from(take("procs")?).map_err(map)?,
             threads: HashMap::try_from(take("threads")?).map_err(map)?,
             fatals: HashMap::try_from(take("fatals")?).map_err(map)?,
@@ -189,6 +192,7 @@ impl Maps {
             }
             error => full("processes")(error),
         })?;
+        self.procs_changed();
         self.count(value[5], 1);
         if let Some(former) = former {
             self.count(former, -1);
@@ -278,8 +282,14 @@ impl Maps {
         if let Ok(former) = self.procs.get(&(pid as u32), 0)
             && self.procs.remove(&(pid as u32)).is_ok()
         {
+            self.procs_changed();
             self.count(former[5], -1);
         }
+    }
+
+    /// To be called after each change: a program that begins from now on sees it.
+    fn procs_changed(&self) {
+        self.changes.word(0).fetch_add(1, Ordering::SeqCst);
     }
 
     /// The signal that was to end it.

@@ -18,6 +18,8 @@ const BUSY: u32 = 1 << 31;
 const DISCARD: u32 = 1 << 30;
 const HEADER: usize = 8;
 const PAGE: usize = 4096;
+/// What another cpu has written is on its way so many bytes before it is read. The mapping has the ring twice, one after the other.
+const AHEAD: usize = 512;
 /// Room is given back to the kernel after so many bytes at the latest.
 const STEP: u64 = 32 << 10;
 
@@ -70,14 +72,17 @@ impl Ring {
     }
 
     /// Where in the mapping the event is that the reader has come to, after its header.
+    #[inline]
     fn place(&self) -> usize {
         PAGE + (self.at & (self.size - 1)) as usize + HEADER
     }
 
+    #[inline]
     fn header(&self) -> u32 {
         self.producer.half(self.place() - HEADER).load(Ordering::Acquire)
     }
 
+    #[inline]
     fn pass_over(&mut self, header: u32) {
         let len = u64::from(header & !(BUSY | DISCARD));
         self.at += (len + HEADER as u64).next_multiple_of(8);
@@ -85,14 +90,17 @@ impl Ring {
 }
 
 impl Source for Ring {
+    #[inline]
     fn produced(&self) -> u64 {
         self.producer.word(0).load(Ordering::SeqCst)
     }
 
+    #[inline]
     fn at(&self) -> u64 {
         self.at
     }
 
+    #[inline]
     fn next(&mut self, end: u64) -> Next {
         while self.at < end {
             let header = self.header();
@@ -108,7 +116,9 @@ impl Source for Ring {
         Next::End
     }
 
+    #[inline]
     fn take(&mut self, each: impl FnOnce(&[u8])) {
+        self.producer.prefetch(self.place() + AHEAD);
         each(self.producer.bytes(self.place(), self.len));
         self.pass_over(self.len as u32);
         if self.at - self.told >= STEP {

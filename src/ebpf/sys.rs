@@ -29,6 +29,7 @@ impl Shared {
         map.map(|map| Shared { map })
     }
 
+    #[inline]
     fn at<T>(&self, at: usize) -> *mut T {
         let fits = at.checked_add(size_of::<T>()).is_some_and(|end| end <= self.map.len());
         assert!(fits && at.is_multiple_of(align_of::<T>()), "{at} is not in the map");
@@ -36,18 +37,34 @@ impl Shared {
     }
 
     /// The 64 bits at this offset. They may be written where the map was made for that.
+    #[inline]
     pub(super) fn word(&self, at: usize) -> &AtomicU64 {
         // SAFETY: inside of the mapping and aligned, which `at` has checked; mapped as long as `self` lives.
         unsafe { AtomicU64::from_ptr(self.at(at)) }
     }
 
     /// The 32 bits at this offset.
+    #[inline]
     pub(super) fn half(&self, at: usize) -> &AtomicU32 {
         // SAFETY: as for `word`.
         unsafe { AtomicU32::from_ptr(self.at(at)) }
     }
 
+    /// Has the bytes at this offset brought into the cache; does nothing where there are none.
+    #[inline]
+    pub(super) fn prefetch(&self, at: usize) {
+        if at < self.map.len() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: inside of the mapping; and it reads nothing that anybody could see.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(at).cast());
+            }
+        }
+    }
+
     /// Bytes that the kernel has handed over and will not touch before it is told that they are read.
+    #[inline]
     pub(super) fn bytes(&self, at: usize, len: usize) -> &[u8] {
         let fits = at.checked_add(len).is_some_and(|end| end <= self.map.len());
         assert!(fits, "{len} bytes at {at} are not in the map");

@@ -1,8 +1,9 @@
 //! Records on their way into one sink, which take its lock together.
 
 use super::ring::Mark;
+use super::tally::Tally;
 use super::wakes::wake;
-use super::{Appended, Sink};
+use super::{Appended, Policy, Sink, State};
 use crate::record::{self, Body, HEADER_LEN, Stamp};
 use crate::syscall::Abi;
 
@@ -70,7 +71,8 @@ impl Batch {
 
 impl Sink {
     /// Appends all records of the batch, in their order, as [`Sink::append`] would each of them, and takes out of it those of
-    /// which it is known what became: all of them, unless this is [`Appended::Full`]. Never waits.
+    /// which it is known what became: all of them, unless this is [`Appended::Full`]. With policy drop those that come after one
+    /// without room are lost with it: who brings more than is read has no time to look at each. Never waits.
     pub fn append_all(&self, batch: &mut Batch) -> Appended {
         if batch.is_empty() {
             return Appended::Whole;
@@ -80,15 +82,9 @@ impl Sink {
             return Appended::Ended;
         };
         let mut worst = Appended::Whole;
-        if st.has_room(batch.len()) {
-            st.ring.push_all(&batch.bytes[batch.from..], batch.records);
-            if let Some((_, stamp, abi)) = batch.at(batch.last) {
-                (st.last, st.last_abi) = (stamp, abi);
-            }
-            st.counts.records += batch.records;
-            st.counts.bytes += batch.len() as u64;
-            batch.clear();
-        }
+        st.append_whole(batch);
+        // The first one may be told a loss, and find room for all.
+        let mut retries = 1;
         while let Some((record, stamp, abi)) = batch.first() {
             let appended = st.append(record, &stamp, abi);
             if appended != Appended::Whole {
@@ -98,6 +94,12 @@ impl Sink {
                 break;
             }
             batch.skip();
+            if appended == Appended::Lost && st.policy == Policy::Drop && st.is_full() {
+                st.lose_whole(batch);
+            } else if retries > 0 {
+                retries -= 1;
+                st.append_whole(batch);
+            }
         }
         if batch.is_empty() {
             batch.clear();
@@ -106,5 +108,29 @@ impl Sink {
         drop(st);
         wake(wakers);
         worst
+    }
+}
+
+impl State {
+    /// Appends all of the batch, where there is room for all and no loss to be told before.
+    fn append_whole(&mut self, batch: &mut Batch) {
+        if batch.is_empty() || !self.has_room(batch.len()) {
+            return;
+        }
+        self.ring.push_all(&batch.bytes[batch.from..], batch.records);
+        if let Some((_, stamp, abi)) = batch.at(batch.last) {
+            (self.last, self.last_abi) = (stamp, abi);
+        }
+        self.counts.records += batch.records;
+        self.counts.bytes += batch.len() as u64;
+        batch.clear();
+    }
+
+    fn lose_whole(&mut self, batch: &mut Batch) {
+        if let Some((_, stamp, _)) = batch.at(batch.last).filter(|_| !batch.is_empty()) {
+            self.last = stamp;
+        }
+        self.lose_many(Tally { records: batch.records, bytes: batch.len() as u64 });
+        batch.clear();
     }
 }

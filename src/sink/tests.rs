@@ -664,3 +664,24 @@ fn records_that_came_together_go_together_and_are_counted() {
     assert_eq!(words[2], lost.to_string());
     assert_eq!(lost + words.len() as u64 - 2, laps * (each + 1));
 }
+
+#[test]
+fn with_one_that_has_no_room_goes_what_came_after_it_and_all_are_counted() {
+    let sink = sink(Policy::Drop);
+    let mut reader = sink.reader();
+    let mut batch = Batch::default();
+    let large = vec![b'x'; SIZE_MIN / 4];
+    (0..5).for_each(|n| batch.push(&stamp(1, n), &Body::Namei(&large), Abi::Linux));
+    // There would be room for these.
+    (5..8).for_each(|n| batch.push(&stamp(1, n), &Body::Namei(&n.to_le_bytes()), Abi::Linux));
+    assert_eq!(sink.append_all(&mut batch), Appended::Lost);
+    assert!(batch.is_empty());
+    assert_eq!((sink.counts().records, sink.counts().lost), (3, 5));
+    assert_eq!(read(&mut reader).len(), 1 + 3, "the emulation, and those that had room");
+    // The next batch is told of it, and there all at once.
+    (8..40).for_each(|n| batch.push(&stamp(1, n), &Body::Namei(&n.to_le_bytes()), Abi::Linux));
+    assert_eq!(sink.append_all(&mut batch), Appended::Whole);
+    let words = read(&mut reader);
+    assert!(words[0].starts_with("lost 5 "), "{words:?}");
+    assert_eq!(words[1..], (8..40).map(|n| n.to_string()).collect::<Vec<_>>());
+}

@@ -13,46 +13,57 @@ use crate::support::stream::Rec;
 use crate::support::tracee::{self, Tracee};
 use crate::support::{DEADLINE, need, only_on, wait_for};
 
-const SLEEPS: usize = 50;
+const WAITS: usize = 50;
 
 /// How often the thread left its cpu, by its own will or not.
 fn outs(recs: &[Rec], user: bool) -> usize {
     recs.iter().filter(|rec| matches!(rec.body(), Body::Csw { out: true, user: u } if u == user)).count()
 }
 
-fn sleeps(facs: &str) -> Vec<Rec> {
+/// What is recorded of a program that waits so often for a byte, which comes when it has left its cpu. A sleep for a time would not do:
+/// that can be over before the cpu is left, where the whole machine had to wait meanwhile.
+fn waits(facs: &str) -> Vec<Rec> {
     let mount = Mount::new();
-    let mut tracee = Tracee::start("switches", &[&SLEEPS.to_string()]);
-    mount.set(tracee.pid(), &format!("set {facs}"));
-    let mut trace = mount.trace(tracee.pid());
+    let mut tracee = Tracee::start("switches", &[&WAITS.to_string(), "read"]);
+    let pid = tracee.pid();
+    mount.set(pid, &format!("set {facs}"));
+    let mut trace = mount.trace(pid);
     tracee.go();
+    for _ in 0..WAITS {
+        wait_for("a read off its cpu", || {
+            // In this order: about to sleep in it, and then without a cpu.
+            ktrace::proc::Stat::of(pid).unwrap().state == b'S'
+                && fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap().starts_with("0 0x0 ")
+        });
+        tracee.say("x");
+    }
     trace.rest()
 }
 
 #[test]
-fn r08_each_sleep_is_a_switch_out_and_one_in() {
+fn r08_each_wait_is_a_switch_out_and_one_in() {
     need!("fuse", "ptrace");
-    let recs = sleeps("csw");
+    let recs = waits("csw");
     let ins = recs.iter().filter(|rec| matches!(rec.body(), Body::Csw { out: false, .. })).count();
     // Besides, it comes back from its read, may wait for a page, and leaves at its end. Our stops would be hundreds.
-    assert!((SLEEPS..SLEEPS + 20).contains(&outs(&recs, false)), "{} out", outs(&recs, false));
-    assert!((SLEEPS..SLEEPS + 20 + outs(&recs, true)).contains(&ins), "{ins} in");
+    assert!((WAITS..WAITS + 20).contains(&outs(&recs, false)), "{} out", outs(&recs, false));
+    assert!((WAITS..WAITS + 20 + outs(&recs, true)).contains(&ins), "{ins} in");
 }
 
 #[test]
 fn hazard_22_the_switches_of_our_own_stops_are_left_out() {
     need!("fuse", "ptrace");
-    let recs = sleeps("csw,syscall,sysret");
-    assert!(recs.iter().filter(|rec| rec.call() == Some("clock_nanosleep")).count() >= SLEEPS);
-    assert!((SLEEPS..SLEEPS + 20).contains(&outs(&recs, false)), "{} out", outs(&recs, false));
+    let recs = waits("csw,syscall,sysret");
+    assert!(recs.iter().filter(|rec| rec.call() == Some("read")).count() >= WAITS);
+    assert!((WAITS..WAITS + 20).contains(&outs(&recs, false)), "{} out", outs(&recs, false));
     // Each stands between the call and its return, and the times of the thread never go back.
     let mut within = 0;
-    let mut in_sleep = false;
+    let mut in_read = false;
     for rec in &recs {
-        in_sleep = rec.call() == Some("clock_nanosleep") || (in_sleep && rec.result().is_none());
-        within += usize::from(in_sleep && matches!(rec.body(), Body::Csw { out: true, user: false }));
+        in_read = rec.call() == Some("read") || (in_read && rec.result().is_none());
+        within += usize::from(in_read && matches!(rec.body(), Body::Csw { out: true, user: false }));
     }
-    assert!(within >= SLEEPS, "{within}");
+    assert!(within >= WAITS, "{within}");
     let times: Vec<_> = recs.iter().map(|rec| rec.header.stamp.time).map(|t| (t.sec, t.nsec)).collect();
     assert!(times.is_sorted(), "{times:?}");
 }

@@ -27,12 +27,12 @@ static __always_inline bool is_shown(struct proc *p)
 	return !(p->flags & PROC_HIDE) && dumpable(task) && (!p->owner || BPF_CORE_READ(task, cred, euid.val) == p->owner);
 }
 
-static __always_inline void set_hidden(struct proc *p, bool hidden)
+static __always_inline void set_hidden(u32 tgid, bool hidden)
 {
 	if (hidden)
-		__sync_fetch_and_or(&p->flags, PROC_HIDDEN);
+		change_flags(tgid, PROC_HIDDEN, 0);
 	else
-		__sync_fetch_and_and(&p->flags, ~PROC_HIDDEN);
+		change_flags(tgid, 0, PROC_HIDDEN);
 }
 
 /* Tells of memory that may not be shown any more, or again. */
@@ -52,5 +52,5 @@ static __always_inline void tell_access(struct to *to, struct proc *p)
 	e->h.flag = hidden ? FLAG_HIDDEN : 0;
 	e->result = 0;
 	bpf_ringbuf_submit(e, 0);
-	set_hidden(p, hidden);
+	set_hidden(to->run->tgid, hidden);
 }

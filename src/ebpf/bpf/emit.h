@@ -251,7 +251,7 @@ static __always_inline bool is_told(struct to *to, struct proc *p, u32 flags, u6
 	e->flags = p->flags;
 	e->filter = p->filter;
 	bpf_ringbuf_submit(e, 0);
-	__sync_fetch_and_and(&p->flags, ~PROC_UNTOLD);
+	change_flags(to->run->tgid, 0, PROC_UNTOLD);
 	return true;
 }
 

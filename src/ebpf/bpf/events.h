@@ -48,6 +48,7 @@ struct head {
 /* And: it goes on with the string of the one before. */
 #define FLAG_REST 2
 
+/* With 0, 3 or 6 arguments; its flag says how many the call has. */
 struct ev_syscall { struct head h; u64 args[6]; };
 struct ev_sysret { struct head h; s64 result; };
 /* The word of its head is the child; 0 where the kernel gives pidfds no numbers of their own. */

@@ -85,6 +85,13 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_fl
 #define PROCS 32768
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, PROCS);
 	__type(key, u32); __type(value, struct proc); } procs SEC(".maps");
+/* How often `procs` or an entry of it was changed. Whoever does it counts, afterwards: then nobody's `near` is true any more. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32); __type(value, u64); } changes SEC(".maps");
+/* The entry of `procs` that a call on this cpu has needed last: most need the same one again, and a look into a hash costs more. */
+struct near { u64 changes; u32 tgid; struct proc proc; };
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1);
+	__type(key, u32); __type(value, struct near); } nears SEC(".maps");
 /* So many may be used. */
 const volatile u32 procs_max = PROCS;
 /* Since 5.17 there is bpf_loop(). */
@@ -148,6 +155,56 @@ static __always_inline void clear_bit(void *map, u32 n)
 static __always_inline struct proc *proc_of(u32 tgid)
 {
 	return has_bit(&traced, tgid) ? bpf_map_lookup_elem(&procs, &tgid) : NULL;
+}
+
+static __always_inline void procs_changed(void)
+{
+	u32 zero = 0;
+	u64 *all = bpf_map_lookup_elem(&changes, &zero);
+
+	if (all)
+		__sync_fetch_and_add(all, 1);
+}
+
+/*
+ * What proc_of() says, to be read only: a copy of it that may be as old as this run. For programs that keep the cpu: those of calls
+ * (src/ebpf/load.rs).
+ */
+static __always_inline struct proc *proc_near(u32 tgid)
+{
+	u32 zero = 0;
+
+	if (!has_bit(&traced, tgid))
+		return NULL;
+	u64 *all = bpf_map_lookup_elem(&changes, &zero);
+	struct near *near = bpf_map_lookup_elem(&nears, &zero);
+	if (!all || !near)
+		return NULL;
+	/* Before it is looked for: what is changed meanwhile is looked for again. */
+	u64 now = *(volatile u64 *)all;
+	if (near->tgid != tgid || near->changes != now) {
+		struct proc *p = bpf_map_lookup_elem(&procs, &tgid);
+		if (!p)
+			return NULL;
+		near->proc = *p;
+		near->tgid = tgid;
+		near->changes = now;
+	}
+	return &near->proc;
+}
+
+/* Sets and clears flags of an entry. */
+static __always_inline void change_flags(u32 tgid, u32 set, u32 clear)
+{
+	struct proc *p = bpf_map_lookup_elem(&procs, &tgid);
+
+	if (!p)
+		return;
+	if (set)
+		__sync_fetch_and_or(&p->flags, set);
+	if (clear)
+		__sync_fetch_and_and(&p->flags, ~clear);
+	procs_changed();
 }
 
 /* False where there is no room. */

@@ -27,6 +27,7 @@ static __always_inline bool enter(u32 tgid, struct proc *new)
 {
 	if (!has_share(new->share) || bpf_map_update_elem(&procs, &tgid, new, BPF_NOEXIST))
 		return false;
+	procs_changed();
 	count(new->share, 1);
 	forget_fatal(tgid);
 	set_bit(&traced, tgid);
@@ -38,6 +39,7 @@ static __always_inline void end(u32 tgid, u32 share)
 	clear_bit(&traced, tgid);
 	if (bpf_map_delete_elem(&procs, &tgid) == 0)
 		count(share, -1);
+	procs_changed();
 	forget_fatal(tgid);
 }
 
@@ -230,7 +232,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 			e->h.flag = (ended ? FLAG_ENDED : 0) | (shown ? 0 : FLAG_HIDDEN);
 			e->result = 0;
 			bpf_ringbuf_submit(e, 0);
-			set_hidden(p, !shown);
+			set_hidden(tgid, !shown);
 		}
 	}
 	if (ended) {

@@ -4,21 +4,37 @@
 #include "namei.h"
 #include "genio.h"
 
+/* Appends the entry of a call, with room for so many arguments. */
+static __always_inline bool entry(struct to *to, s32 nr, u32 nargs, const u64 *args, const u32 room)
+{
+	struct ev_syscall *e = reserve(to, sizeof(struct head) + 8 * room);
+
+	if (!e)
+		return false;
+	fill(&e->h, to, EV_SYSCALL, nr);
+	e->h.flag = nargs;
+	__builtin_memcpy(e->args, args, 8 * room);
+	bpf_ringbuf_submit(e, 0);
+	return true;
+}
+
 /* A call begins; gives which of its paths could not be read, counted from 1, or 0. */
-static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, const u64 *args)
+static __always_inline u32 begun(struct proc *p, struct to *to, s32 nr, struct call *call, const u64 *args)
 {
 	struct run *run = to->run;
-	struct call *call = call_of(run->abi, nr);
 	u32 nargs = call ? call->nargs : 6;
 
 	if (p->facs & (FAC_SYSCALL | FAC_EMUL)) {
-		struct ev_syscall *e = RESERVE(to, ev_syscall, p->facs & FAC_SYSCALL ? REC(8 + 8 * nargs) : 0);
-		if (e) {
-			fill(&e->h, to, EV_SYSCALL, nr);
-			e->h.flag = nargs;
-			__builtin_memcpy(e->args, args, sizeof(e->args));
-			bpf_ringbuf_submit(e, 0);
-		}
+		bool fits = may_append(to);
+		/* Most calls have few arguments, and the less is written, the less has to be read. */
+		if (nargs == 0)
+			fits = fits && entry(to, nr, 0, args, 0);
+		else if (nargs <= 3)
+			fits = fits && entry(to, nr, nargs, args, 3);
+		else
+			fits = fits && entry(to, nr, nargs, args, 6);
+		if (!fits)
+			lose(to->sink, p->facs & FAC_SYSCALL ? REC(8 + 8 * nargs) : 0);
 	}
 	if (!(p->facs & FAC_NAMEI) || !call)
 		return 0;
@@ -39,7 +55,7 @@ __noinline int begun_late(u32 nr)
 
 	if (!d || !p || !to_again(&to, &d->run))
 		return 0;
-	begun(p, &to, nr, d->of.args);
+	begun(p, &to, nr, call_of(d->run.abi, nr), d->of.args);
 	return 0;
 }
 
@@ -47,7 +63,7 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
-	struct proc *p = proc_of(tgid);
+	struct proc *p = proc_near(tgid);
 	struct run run = { .tgid = tgid, .tid = tid };
 	struct to to;
 	bool forgot = false;
@@ -78,7 +94,7 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 		lose(to.sink, REC(24));
 	u64 args[6];
 	arguments(regs, abi, args);
-	u32 deferred = begun(p, &to, nr, args);
+	u32 deferred = begun(p, &to, nr, call, args);
 	if (deferred) {
 		struct thread th = { .nr = nr, .abi = abi, .flags = THREAD_NR, .deferred = deferred };
 		if (!remember(tid, &th))
@@ -91,7 +107,7 @@ static __always_inline int left(struct pt_regs *regs, long result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 tgid = task->tgid, tid = task->pid;
-	struct proc *p = proc_of(tgid);
+	struct proc *p = proc_near(tgid);
 	u32 abi, deferred = 0;
 	struct run run = { .tgid = tgid, .tid = tid };
 	bool skipped = false;
