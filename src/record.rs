@@ -445,7 +445,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The body by its type. Never fails: what does not fit its type is [`Body::Unknown`].
-    #[inline]
+    #[inline(always)]
     pub fn body(&self) -> Body<'a> {
         let b = self.raw;
         let unknown = Body::Unknown { ktr_type: self.header.ktr_type, data: b };
