@@ -4,6 +4,7 @@
 //! Pure, but for [`print_parallel`]: a record goes in, bytes are appended to a buffer. Whatever a record holds, no byte of it reaches a terminal
 //! as a control character.
 
+mod again;
 mod args;
 mod check;
 mod columns;

@@ -82,10 +82,9 @@ impl Comm {
         // All at once, as it is done for each record. The lowest bit of `ends` is that of the first zero byte.
         let word = u128::from_le_bytes(comm);
         let ends = word.wrapping_sub(u128::MAX / 0xff) & !word & (u128::MAX / 0xff * 0x80);
-        let kept = match ends {
-            0 => word,
-            ends => word & ((1 << (ends.trailing_zeros() - 7)) - 1),
-        };
+        // Below it all is kept: everything, where there is none.
+        let first = ends & ends.wrapping_neg();
+        let kept = word & (first >> 7).wrapping_sub(1);
         Comm(kept.to_le_bytes())
     }
 
@@ -445,7 +444,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The body by its type. Never fails: what does not fit its type is [`Body::Unknown`].
-    #[inline]
+    #[inline(always)]
     pub fn body(&self) -> Body<'a> {
         let b = self.raw;
         let unknown = Body::Unknown { ktr_type: self.header.ktr_type, data: b };

@@ -6,7 +6,7 @@ const EIGHT: u64 = 100_000_000;
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 
 /// Appends the first `len` of these bytes.
-#[inline]
+#[inline(always)]
 pub(super) fn put_first<const N: usize>(out: &mut Vec<u8>, bytes: &[u8; N], len: usize) {
     let end = out.len() + len;
     out.extend_from_slice(bytes);

@@ -1,5 +1,6 @@
 //! kdump's lines.
 
+use super::again::Again;
 use super::args::Style;
 use super::columns::Columns;
 use super::emulation::{Emulation, Emulations};
@@ -14,13 +15,14 @@ pub struct Printer {
     options: Options,
     emulations: Emulations,
     columns: Columns,
+    again: Again,
 }
 
 impl Printer {
     /// At the start of a stream.
     pub fn new(options: Options) -> Printer {
         let emulations = Emulations::new(options.emulation);
-        Printer { options, emulations, columns: Columns::default() }
+        Printer { options, emulations, columns: Columns::default(), again: Again::default() }
     }
 
     /// Appends the lines of one record, none where the options hide it. A hidden one counts all the same: EMUL changes
@@ -34,13 +36,23 @@ impl Printer {
             if self.options.abi {
                 put!(out, "{:<8} ", emulation.name());
             }
-            match padded(h.ktr_type) {
-                Some(label) => out.extend_from_slice(label),
-                None => put!(out, "UNKNOWN({})  ", h.ktr_type),
+            if !may_come_again(&body) {
+                self.labelled(h.ktr_type, body, emulation, start, out);
+            } else if !self.again.put(record, emulation, out) {
+                let text = out.len();
+                self.labelled(h.ktr_type, body, emulation, start, out);
+                self.again.keep(record, emulation, &out[text..]);
             }
-            let column = out.len() - start;
-            self.body(body, emulation, column, out);
         }
+    }
+
+    /// The word for the type, and the body; the line begins at `start`.
+    fn labelled(&self, ktr_type: i16, body: Body<'_>, emulation: Emulation, start: usize, out: &mut Vec<u8>) {
+        match padded(ktr_type) {
+            Some(label) => out.extend_from_slice(label),
+            None => put!(out, "UNKNOWN({ktr_type})  "),
+        }
+        self.body(body, emulation, out.len() - start, out);
     }
 
     /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
@@ -185,6 +197,16 @@ impl Printer {
             text::hex_bytes(out, data);
             out.push(b'\n');
         }
+    }
+}
+
+/// True of what programs do over and over, and is printed the same wherever in a line it stands.
+fn may_come_again(body: &Body<'_>) -> bool {
+    match body {
+        Body::Syscall { .. } | Body::Sysret { .. } => true,
+        // What is longer has more text than is kept.
+        Body::Genio { data, .. } => data.len() <= 32,
+        _ => false,
     }
 }
 

@@ -95,6 +95,51 @@ fn a_process_changes_its_emulation_with_all_its_threads() {
 }
 
 #[test]
+fn what_comes_again_is_printed_as_by_a_printer_that_has_seen_nothing() {
+    let long = [9; 64];
+    let bodies = [
+        Body::Syscall { code: 4, args: Args::Words(&[1, u64::MAX, 3]) },
+        Body::Syscall { code: 4, args: Args::Words(&[1, u64::MAX]) },
+        Body::Syscall { code: 4, args: Args::Words(&[]) },
+        Body::Syscall { code: 9, args: Args::Words(&[u64::MAX; 6]) },
+        Body::Syscall { code: 9, args: Args::Words(&long) },
+        // The same bytes.
+        Body::Sysret { code: 4, error: 0, retval: 1, retval_1: 7 },
+        Body::Syscall { code: 4, args: Args::Words(&[]) },
+        Body::Genio { fd: 4, write: false, data: &[1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0] },
+        Body::Genio { fd: 4, write: false, data: b"" },
+        Body::Genio { fd: 4, write: true, data: b"seen" },
+        Body::Genio { fd: 4, write: true, data: b"sean" },
+        Body::Genio { fd: 4, write: true, data: &long.map(|_| b'x') },
+        Body::Sysret { code: 4, error: -2, retval: 0, retval_1: 0 },
+    ];
+    let emulations = [&b"linux"[..], b"linux32", b"netbsd"];
+    let each = || emulations.iter().flat_map(|emulation| bodies.map(|body| (*emulation, body)));
+    for options in [
+        Options::default(),
+        Options { plain: 2, decimal: true, ..Options::default() },
+        Options { abi: true, codes: true, relative: true, word: Some(1), ..Options::default() },
+    ] {
+        let mut all = Stream::default();
+        let mut apart = String::new();
+        for (emulation, body) in each().chain(each()).chain(each()) {
+            let alone = Stream::default().with(9, Body::Emul(emulation)).with(9, body);
+            apart += &alone.kdump(options.clone());
+            all.0.extend(alone.0);
+        }
+        assert_eq!(all.kdump(options), apart);
+    }
+}
+
+#[test]
+fn more_than_can_be_kept_is_each_printed_as_what_it_is() {
+    let stream = (0..2000).fold(Stream::default(), |stream, n| stream.ret(1, 39, n));
+    let text = stream.kdump(Options { plain: 1, decimal: true, ..Options::default() });
+    let values = text.lines().map(|line| line.split_whitespace().last().unwrap().parse::<usize>().unwrap());
+    assert_eq!(values.collect::<Vec<_>>(), (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_narrow_abi_has_narrow_numbers() {
     let text = Stream::default()
         .with(9, Body::Emul(b"linux32"))

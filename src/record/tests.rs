@@ -306,3 +306,14 @@ fn the_golden_streams_of_older_versions_are_read_and_written_byte_for_byte() {
         assert!(written == old, "version {version}");
     }
 }
+
+#[test]
+fn a_command_name_ends_at_its_first_nul() {
+    for len in 0..=16 {
+        let mut name = *b"\x01\x80\xff/bcdefghijklmn";
+        name.iter_mut().skip(len).step_by(3).for_each(|byte| *byte = 0);
+        let comm = Comm::new(&name);
+        assert_eq!(comm.as_bytes(), &name[..len]);
+        assert!(comm.0[len..].iter().all(|byte| *byte == 0), "{name:?}");
+    }
+}
