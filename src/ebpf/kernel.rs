@@ -1,5 +1,10 @@
 //! The maps that the daemon and the kernel's side share: who is traced, into which ring, and which calls do what.
 
+mod call;
+mod filters;
+mod shares;
+mod sinks;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,11 +12,12 @@ use std::sync::atomic::Ordering;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 
+use self::call::call_value;
+use self::filters::Filter;
 use super::load::{Limits, chain};
 use super::places::{Change, Places};
 use super::ring::Ring;
 use super::sys::Shared;
-use crate::cred;
 use crate::error::{Error, Result};
 use crate::facility::Facs;
 use crate::proc::Trace;
@@ -76,13 +82,6 @@ pub(super) struct Maps {
     most: u32,
     /// Most filters.
     filters_max: usize,
-}
-
-/// A choice of calls.
-struct Filter {
-    calls: Calls,
-    /// In whose share it is: one of those who use it, or have used it last.
-    owner: u32,
 }
 
 /// What the kernel's side has of a process that is traced.
@@ -202,41 +201,6 @@ impl Maps {
         Ok(())
     }
 
-    /// Where the entries of this owner are counted.
-    fn share(&mut self, owner: u32) -> Option<u32> {
-        let unused = |at: usize| self.shares.word(8 * (at + 1)).load(Ordering::SeqCst) as i64 <= 0;
-        let at = match self.owners.iter().position(|&one| one == owner) {
-            Some(at) => at,
-            None => (0..SLOTS as usize).find(|&at| unused(at))?,
-        };
-        if at >= self.owners.len() {
-            self.owners.push(owner);
-        }
-        self.owners[at] = owner;
-        Some(at as u32 + 1)
-    }
-
-    /// As the programs do it: no owner has more entries than are free.
-    fn has_share(&self, share: u32) -> bool {
-        // One that ended while it was entered may have been counted out twice: less than none is none.
-        let count = |at: u32| self.shares.word(8 * at as usize).load(Ordering::SeqCst) as i64;
-        count(0).saturating_add(count(share)) < i64::from(self.most)
-    }
-
-    /// Counts the entries anew, where nobody enters any: one whose owner changed when it ended may be counted out of the share
-    /// that it had before.
-    pub(super) fn recount(&self) {
-        (0..=SLOTS as usize).for_each(|at| self.shares.word(8 * at).store(0, Ordering::SeqCst));
-        self.procs.iter().flatten().for_each(|(_, value)| self.count(value[5], 1));
-    }
-
-    fn count(&self, share: u32, by: i64) {
-        for at in [0, share] {
-            // Modulo 2^64: less one is a sum too.
-            self.shares.word(8 * at as usize).fetch_add(by as u64, Ordering::SeqCst);
-        }
-    }
-
     /// Of these threads it is not known whether they are in a call: their calls are seen from now on.
     pub(super) fn forget_threads(&mut self, tids: &[i32]) {
         for tid in tids {
@@ -285,6 +249,10 @@ impl Maps {
             self.procs_changed();
             self.count(former[5], -1);
         }
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.word(0).load(Ordering::SeqCst)
     }
 
     /// To be called after each change: a program that begins from now on sees it.
@@ -345,146 +313,6 @@ impl Maps {
             self.marked.word(word).fetch_or(bit, Ordering::SeqCst);
         }
     }
-
-    /// Opens a slot with these rings.
-    ///
-    /// # Errors
-    /// What bpf(2) says.
-    pub(super) fn open<'a>(
-        &mut self,
-        slot: u32,
-        rings: impl ExactSizeIterator<Item = &'a Ring>,
-        policy: Policy,
-    ) -> Result<Change> {
-        let at = slot as usize * SINK;
-        // Whoever has the number of the last sink there has nothing to write to.
-        let id = &mut self.ids[slot as usize];
-        *id = id.wrapping_add(SLOTS);
-        self.sinks.half(at + 48).store(*id, Ordering::SeqCst);
-        for at in [at, at + 8, at + 24] {
-            self.sinks.word(at).store(0, Ordering::SeqCst);
-        }
-        for at in [at + 16, at + 52, at + 56] {
-            self.sinks.half(at).store(0, Ordering::SeqCst);
-        }
-        self.set_policy(slot, policy);
-        self.put(slot, rings)
-    }
-
-    /// Puts rings into a slot: programs that begin from now on write into these, and when the change is done none writes
-    /// into what was there.
-    ///
-    /// # Errors
-    /// What bpf(2) says.
-    pub(super) fn put<'a>(
-        &mut self,
-        slot: u32,
-        rings: impl ExactSizeIterator<Item = &'a Ring>,
-    ) -> Result<Change> {
-        let (mask, at) = (rings.len() as u32 - 1, slot as usize * SINK + 24);
-        let turn = self.sinks.half(at + 4);
-        turn.fetch_add(1, Ordering::SeqCst);
-        let change = self.rings.put(slot, rings)?;
-        self.sinks.half(at).store(mask, Ordering::SeqCst);
-        turn.fetch_add(1, Ordering::SeqCst);
-        Ok(change)
-    }
-
-    /// Takes the rings out of these slots, which are closed, so many of each: when the change is done the kernel has let go
-    /// of them.
-    ///
-    /// # Errors
-    /// What bpf(2) says.
-    pub(super) fn vacate(&self, slots: &[(u32, u32)]) -> Result<Change> {
-        self.rings.vacate(slots)
-    }
-
-    /// What a loss means.
-    pub(super) fn set_policy(&self, slot: u32, policy: Policy) {
-        let stop = u32::from(policy == Policy::Stop);
-        self.sinks.half(slot as usize * SINK + 20).store(stop, Ordering::SeqCst);
-    }
-
-    /// Nothing more is written into this slot.
-    pub(super) fn close(&self, slot: u32) {
-        self.sinks.half(slot as usize * SINK + 16).store(libc::EPIPE as u32, Ordering::SeqCst);
-    }
-
-    /// True where a loss has ended it.
-    pub(super) fn is_dead(&self, slot: u32) -> bool {
-        self.sinks.half(slot as usize * SINK + 16).load(Ordering::SeqCst) == libc::EAGAIN as u32
-    }
-
-    /// Records and bytes lost that no event has told of; they are told with this.
-    pub(super) fn take_lost(&self, slot: u32) -> (u64, u64) {
-        let at = slot as usize * SINK;
-        match self.sinks.word(at).load(Ordering::SeqCst) {
-            0 => (0, 0),
-            _ => (
-                self.sinks.word(at).swap(0, Ordering::SeqCst),
-                self.sinks.word(at + 8).swap(0, Ordering::SeqCst),
-            ),
-        }
-    }
-
-    /// Children of this slot's processes for which there was no room. They stay so many until that is told.
-    pub(super) fn untraced(&self, slot: u32) -> u32 {
-        self.sinks.half(slot as usize * SINK + 56).load(Ordering::SeqCst)
-    }
-
-    /// It was told of so many.
-    pub(super) fn told_untraced(&self, slot: u32, told: u32) {
-        self.sinks.half(slot as usize * SINK + 56).fetch_sub(told, Ordering::SeqCst);
-    }
-
-    /// Forgets the filters that nobody uses, and finds those whose owner uses them no more in the share of who does.
-    fn forget_filters(&mut self) {
-        let mut owners: Vec<Option<u32>> = vec![None; self.made.len()];
-        for (_, [_, _, _, filter, owner, _]) in self.procs.iter().take(2 * self.most as usize).flatten() {
-            let Some(at) = (filter as usize).checked_sub(1) else { continue };
-            if let (Some(found), Some(Some(made))) = (owners.get_mut(at), self.made.get(at))
-                && (found.is_none() || made.owner == owner)
-            {
-                *found = Some(owner);
-            }
-        }
-        for (made, owner) in self.made.iter_mut().zip(owners) {
-            *made = made.take().zip(owner).map(|(made, owner)| Filter { owner, ..made });
-        }
-    }
-
-    /// The number of a filter. Of a new one: no owner but root has more than are free.
-    fn filter(&mut self, calls: &Calls, owner: u32) -> Result<u32> {
-        let is_it = |made: &Option<Filter>| made.as_ref().is_some_and(|made| made.calls == *calls);
-        if let Some(at) = self.made.iter().position(is_it) {
-            return Ok(at as u32 + 1);
-        }
-        let left = |maps: &Maps| {
-            let all = maps.made.iter().flatten();
-            let own = all.clone().filter(|made| made.owner == owner).count();
-            cred::share_left(maps.filters_max, all.count(), own, owner)
-        };
-        if left(self) == 0 {
-            self.forget_filters();
-        }
-        if left(self) == 0 {
-            let what = match self.made.iter().flatten().count() == self.filters_max {
-                true => "too many different calls= at once".into(),
-                false => format!("too many different calls= at once for uid {owner}"),
-            };
-            return Err(Error::NoSpace { what: what.into() });
-        }
-        let at = self.made.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.made.push(None);
-            self.made.len() - 1
-        });
-        let slot = at as u32 + 1;
-        let mut words = [0; FILTER];
-        words.iter_mut().zip(calls.words()).for_each(|(word, bits)| *word = bits);
-        self.filters.set(slot, words, 0).map_err(full("filters"))?;
-        self.made[at] = Some(Filter { calls: calls.clone(), owner });
-        Ok(slot)
-    }
 }
 
 fn full(what: &'static str) -> impl Fn(MapError) -> Error {
@@ -500,68 +328,6 @@ fn place(pid: i32) -> (usize, u64) {
 fn mapped(map: Map, len: usize) -> std::result::Result<Shared, String> {
     let Map::Array(data) = map else { return Err("not an array".into()) };
     Shared::of(data.fd().as_fd(), 0, len, true).map_err(|error| format!("mapping a map: {error}"))
-}
-
-/// What the kernel's side must know of a call: `struct call`.
-fn call_value(call: &Syscall) -> CallValue {
-    const REMEMBER: u8 = 1;
-    const FORK: u8 = 2;
-    const ACCESS: u8 = 4;
-    const SOCKETCALL: u8 = 8;
-    const IPC: u8 = 16;
-    let mut value = [0; 16];
-    value[0] = call.args.len() as u8;
-    value[1] = match call.name {
-        "fork" | "vfork" | "clone" | "clone3" => FORK,
-        "socketcall" => SOCKETCALL,
-        "ipc" => IPC,
-        // What stands in the register of the number is another thing at their end.
-        "sigreturn" | "rt_sigreturn" => REMEMBER,
-        _ if call.args.contains(&Arg::Argv) => REMEMBER,
-        name if syscall::changes_access(name) => ACCESS,
-        _ => 0,
-    };
-    if let Some(io) = call.io {
-        let (kind, ptr, len) = match io.data {
-            Data::Buf { ptr, len } => (1, ptr, len),
-            Data::Whole { ptr, len } => (2, ptr, len),
-            Data::Msgbuf { ptr, len } => (3, ptr, len),
-            Data::Iov { ptr, count } => (4, ptr, count),
-            Data::Msg { ptr } => (5, ptr, ptr),
-            Data::Mmsg { ptr, count } => (6, ptr, count),
-        };
-        let dir = match io.dir {
-            Dir::Read => 0,
-            Dir::Write => 1,
-            Dir::Pipe => 2,
-        };
-        value[2..7].copy_from_slice(&[kind, dir, io.fd.unwrap_or(255), ptr, len]);
-    }
-    value[7] = match call.name {
-        "recvfrom" | "recvmmsg" | "recvmmsg_time64" => 3,
-        "recvmsg" => 2,
-        _ => 255,
-    };
-    // Arguments that say where they are themselves.
-    let args: [u64; 6] = std::array::from_fn(|i| i as u64);
-    let by_argument = call.paths(&args).filter_map(|place| match place {
-        Place::String(arg) => Some((1, arg as u8)),
-        Place::Sockaddr { addr, .. } => Some((2, addr as u8)),
-        Place::Msg(arg) => Some((3, arg as u8)),
-        Place::Mmsg { addr, .. } => Some((4, addr as u8)),
-        Place::Pointer(_) => None,
-    });
-    let by_command = match call.name {
-        "bpf" => Some((5, 1)),
-        "fsconfig" => Some((6, 3)),
-        "quotactl" => Some((7, 3)),
-        _ => None,
-    };
-    for (at, (kind, arg)) in by_argument.chain(by_command).take(4).enumerate() {
-        value[8 + 2 * at] = kind;
-        value[9 + 2 * at] = arg;
-    }
-    value
 }
 
 /// What the kernel's side can give.
