@@ -58,7 +58,7 @@ impl Printer {
     /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
     #[inline]
     pub(super) fn pass(&mut self, record: &Record<'_>) {
-        if matches!(record.header.ktr_type, KTR_SYSCALL | KTR_SYSRET | KTR_EMUL) {
+        if matches!(record.header.ktr_type, KTR_SYSCALL | KTR_SYSRET | KTR_EMUL | KTR_PSIG) {
             self.emulations.record(&record.header.stamp, &record.body());
         }
         if (self.options.elapsed || self.options.relative) && self.shows(record, &record.body()) {
