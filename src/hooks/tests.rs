@@ -264,10 +264,13 @@ fn records_that_wait_for_others_are_those_that_do_not() {
             assert_eq!(streams[0].0, streams[1].0, "{policy}, {count}");
             assert_eq!(streams[0].1, streams[1].1, "{policy}, {count}");
             let [(.., alone), (.., together)] = &streams;
-            // Under overwrite those that came together go together.
             match policy {
+                // Some more may have gone with those that had to; what the stream says first is of how many.
                 Policy::Overwrite => {
-                    assert!(together.iter().rev().zip(alone.iter().rev()).all(|(a, b)| a == b))
+                    let newest = |all: &[String]| {
+                        all[all.len().min(1)..].iter().rev().take(100).cloned().collect::<Vec<_>>()
+                    };
+                    assert_eq!(newest(alone), newest(together), "{count}");
                 }
                 _ => assert_eq!(alone, together, "{policy}, {count}"),
             }
