@@ -24,6 +24,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::sys::{self, At};
+
 /// Events of a parent whose child is a process.
 const BIRTHS: [Event; 2] = [Event::PTRACE_EVENT_FORK, Event::PTRACE_EVENT_VFORK];
 
@@ -118,33 +120,27 @@ const PIECE: u64 = 64 << 10;
 impl Memory {
     /// At a stop: the paths of a call that begins, the data of one that ends.
     fn look(&mut self, pid: Pid, info: &libc::ptrace_syscall_info) {
-        match info.op {
-            libc::PTRACE_SYSCALL_INFO_ENTRY => {
-                // SAFETY: `op` says that this is what the kernel has filled in.
-                #[allow(unsafe_code, reason = "a field of a union")]
-                let entry = unsafe { info.u.entry };
-                let Some(call) = syscall::lookup(Abi::Linux, entry.nr as i64) else { return };
-                for place in call.paths(&entry.args) {
+        match sys::at(info) {
+            Some(At::Entry { number, args }) => {
+                let Some(call) = syscall::lookup(Abi::Linux, number) else { return };
+                for place in call.paths(&args) {
                     if let Place::String(at) = place {
                         self.read(pid, at, PATH.min(PAGE - at % PAGE));
                     }
                 }
                 if call.io.is_some() {
-                    self.calls.insert(pid, (call, entry.args));
+                    self.calls.insert(pid, (call, args));
                 }
             }
-            libc::PTRACE_SYSCALL_INFO_EXIT => {
-                // SAFETY: as above.
-                #[allow(unsafe_code, reason = "a field of a union")]
-                let exit = unsafe { info.u.exit };
+            Some(At::Exit { result }) => {
                 let Some((call, args)) = self.calls.remove(&pid) else { return };
                 let Some(Data::Buf { ptr, len }) = call.io.map(|io| io.data) else { return };
-                let (at, len) = (args[usize::from(ptr)], args[usize::from(len)].min(exit.sval.max(0) as u64));
+                let (at, len) = (args[usize::from(ptr)], args[usize::from(len)].min(result.max(0) as u64));
                 for piece in (0..len).step_by(PIECE as usize) {
                     self.read(pid, at + piece, PIECE.min(len - piece));
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 

@@ -19,6 +19,7 @@ mod minute;
 mod mount;
 mod seen;
 mod stream;
+mod sys;
 mod table;
 
 use clap::{Parser, ValueEnum};

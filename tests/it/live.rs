@@ -411,7 +411,7 @@ fn kdump_behind_a_pipe_shows_records_the_moment_they_happen() {
         }
     });
     wait_for("cat to wait in its read", || mount.read("stat").lines().count() > 0);
-    mount.set(tracee.pid(), "set syscall,sysret\n");
+    mount.set(tracee.pid(), "set syscall,sysret,emul\n");
     // The tracee still sits in its first read: this record came when it happened, not at the end.
     let first = lines.recv_timeout(DEADLINE).unwrap();
     assert!(first.contains("EMUL") && first.contains("linux"), "{first}");
