@@ -113,8 +113,9 @@ pub trait Backend: Send + Sync {
     /// Detaches everything, before the daemon ends.
     fn shutdown(&self, by: Instant);
 
-    /// Processes that cannot be detached and would not outlive the daemon.
-    fn bound(&self) -> usize {
-        0
+    /// Processes that cannot be detached and would not outlive the daemon, but for newborns of theirs that are not known yet;
+    /// `None` where there never was one.
+    fn bound(&self) -> Option<usize> {
+        None
     }
 }

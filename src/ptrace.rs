@@ -68,6 +68,8 @@ struct Shared {
     sleeps: restart::Sleeps,
     /// Without CAP_SYS_PTRACE a set-id program must not be executed under us (hazard 21).
     privileged: bool,
+    /// Somebody has, or had, a filter of ours.
+    filters: AtomicBool,
     /// With CAP_SYS_NICE a tracer thread may give way to its tracees and come back ([`pace`]).
     nice: bool,
 }
@@ -150,6 +152,7 @@ impl Ptrace {
             past: Meter::default(),
             sleeps: Default::default(),
             privileged: has_cap(CAP_SYS_PTRACE),
+            filters: AtomicBool::new(false),
             nice: has_cap(CAP_SYS_NICE),
         };
         Arc::new(Ptrace { shared: Arc::new(shared) })
@@ -330,9 +333,11 @@ impl Backend for Ptrace {
         }
     }
 
-    fn bound(&self) -> usize {
+    fn bound(&self) -> Option<usize> {
         let tracers = self.shared.tracers.lock();
-        tracers.values().filter(|entry| entry.meter.filtered.load(Ordering::Relaxed)).count()
+        let filtered =
+            || tracers.values().filter(|entry| entry.meter.filtered.load(Ordering::Relaxed)).count();
+        self.shared.filters.load(Ordering::Relaxed).then(filtered)
     }
 }
 

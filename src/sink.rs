@@ -499,7 +499,7 @@ impl State {
 
     fn append(&mut self, record: &[u8], stamp: &Stamp, abi: Abi) -> Appended {
         self.last = *stamp;
-        if record.len() + RESERVE * 2 > self.ring.most() {
+        if !self.ever_fits(record.len()) {
             // It never will have room, whatever anybody waits for.
             self.lose(record.len());
             return Appended::Lost;
@@ -523,6 +523,11 @@ impl State {
                 Appended::Lost
             }
         }
+    }
+
+    /// Whether a record of `len` bytes has room in the empty ring.
+    fn ever_fits(&self, len: usize) -> bool {
+        len + RESERVE * 2 <= self.ring.most()
     }
 
     /// Makes room for records of `len` bytes, where no loss is to be told before them.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::load::Load;
@@ -13,6 +14,8 @@ use crate::table::{Table, median, ns, ratio, times};
 
 pub(crate) const MANY: usize = 1000;
 const LISTED: usize = 10_000;
+/// So long a process is traced before it is cleared.
+const TRACED: Duration = Duration::from_millis(20);
 /// Turns of the load whose calls are timed.
 const TURNS: u64 = 20_000;
 const SET: &str = "set syscall,sysret backend=ptrace";
@@ -32,7 +35,7 @@ pub(crate) fn idle(line: &str) -> Load {
         stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S"))
     };
     while !children(load.pid()).iter().all(asleep) {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     load
 }
@@ -129,6 +132,8 @@ pub(crate) fn run(options: &Options) {
         let (mut set, mut clear) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds * 10 {
             set.push(timed(|| mount.ctl(load.pid(), SET)));
+            // It has found out by then how best to wait for its tracee.
+            thread::sleep(TRACED);
             clear.push(timed(|| mount.ctl(load.pid(), "clear")));
         }
         row(&format!("set, a process {name}"), ns(median(&set)), String::new(), 0.0);

@@ -159,44 +159,54 @@ pub(crate) fn run(options: &Options, mount: &Mount) {
         ]);
     }
     if there("strace") {
-        formatting(options.rounds, &large, &mut table);
+        let same = format!("rw1 {TEXT_TURNS}");
+        formatting(options.rounds, ("read/write 1", &large), (&words(&same), 2 * TEXT_TURNS), &mut table);
+        formatting(options.rounds, ("git, find and a compile", &real), (&run, once.calls), &mut table);
     }
 }
 
-/// Prints what it takes kdump to make text of a call, beside what strace computes for one, in rounds of their own.
+/// Turns of the load that strace prints: so many that the clock's ticks, by which user mode is told from the kernel's, are enough.
+const TEXT_TURNS: u64 = 60_000;
+
+/// Prints what it takes kdump to make text of a call, beside what strace computes for one, in rounds of their own: `of` is printed,
+/// and the load, which makes so many calls, is run.
 ///
-/// Both have the same calls to tell, of one byte of data each. kdump's is all that it takes, the reading of the stream and the writing
+/// kdump's is all that it takes, the reading of the stream and the writing
 /// of the text too, to `/dev/null` both. strace's is its time in user mode only, for the rest of it is to trace: the stops, and
 /// the reads of the tracee's memory. In user mode it does more than to format all the same: it waits for each stop and asks what it is.
 /// What it needs for that is seen where it prints no call, which stops as often.
-fn formatting(rounds: usize, large: &Recorded, table: &mut Table) {
+fn formatting(
+    rounds: usize,
+    (name, of): (&str, &Recorded),
+    (load, calls): (&[String], u64),
+    table: &mut Table,
+) {
     let (mut ours, mut theirs, mut text) = (Vec::new(), Vec::new(), Vec::new());
+    let computed = |tracer: &str| computed(tracer, load) / calls as f64;
     for _ in 0..rounds {
         let before = cpu_time();
-        printed(From::Stdin, large);
+        printed(From::Stdin, of);
         let taken = cpu_time() - before;
-        ours.push((taken.user + taken.system) / large.calls as f64);
+        ours.push((taken.user + taken.system) / of.calls as f64);
         let strace = computed("strace -f -o /dev/null");
         theirs.push(strace - computed(""));
         text.push(strace - computed("strace -f -o /dev/null -e trace=none"));
     }
-    for (name, theirs) in [("text of a call", theirs), ("text of a call, strace's tracing apart", text)] {
+    for (what, theirs) in [("", theirs), (", strace's tracing apart", text)] {
         let (with, than) = (format!("strace {}", ns(median(&theirs))), times(ratio(&ours, &theirs)));
-        table.row(&[name.to_owned(), ns(median(&ours)), with, than]);
+        table.row(&[format!("text of a call, {name}{what}"), ns(median(&ours)), with, than]);
     }
 }
 
-/// Nanoseconds in user mode for a call of the load and whoever traces it.
-fn computed(tracer: &str) -> f64 {
-    /// So many that the clock's ticks, by which user mode is told from the kernel's, are enough.
-    const TURNS: u64 = 60_000;
+/// Nanoseconds in user mode of a load and whoever traces it.
+fn computed(tracer: &str, load: &[String]) -> f64 {
     let before = cpu_time();
     let tracer: Vec<_> = tracer.split_whitespace().map(str::to_owned).collect();
-    let mut load = Load::start(&tracer, &words(&format!("rw1 {TURNS}")));
+    let mut load = Load::start(&tracer, load);
     load.go();
-    let (calls, _) = load.result();
+    load.result();
     load.child.wait().unwrap();
-    (cpu_time() - before).user / calls as f64
+    (cpu_time() - before).user
 }
 
 /// Nanoseconds that all children had of the cpu so far.

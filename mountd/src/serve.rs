@@ -38,6 +38,8 @@ const DETACH_MAX: Duration = Duration::from_secs(1);
 const READERS_MAX: Duration = Duration::from_millis(800);
 /// Between two looks whether there is still a reason to stay.
 const STAY: Duration = Duration::from_millis(100);
+/// Looks that find no reason: whose a newborn is may be known a moment after its parent's death.
+const LOOKS: u32 = 5;
 
 /// Mounts, serves until a signal or an unmount, and leaves everything as it was found.
 ///
@@ -83,13 +85,19 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 
 /// Stays, with nothing mounted, for those who would not outlive us; other signals than SIGKILL no longer count.
 fn stay(ktrace: &Ktrace) {
-    match ktrace.bound() {
-        0 => return,
-        bound => log::warn!(
+    let Some(bound) = ktrace.bound() else { return };
+    if bound > 0 {
+        log::warn!(
             "{bound} processes have a filter of calls that needs a tracer: staying until they have ended"
-        ),
+        );
     }
-    while ktrace.bound() > 0 {
+    // Nor is our directory a reason why something cannot be unmounted.
+    if let Err(err) = std::env::set_current_dir("/") {
+        log::warn!("/: {err}");
+    }
+    let mut none = 0;
+    while none < LOOKS {
+        none = if ktrace.bound() == Some(0) { none + 1 } else { 0 };
         thread::sleep(STAY);
     }
 }

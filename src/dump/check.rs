@@ -84,6 +84,7 @@ impl Check {
                 self.emulations.change(stamp.pid, name);
                 self.forget(stamp.pid);
             }
+            Body::Psig(psig) => self.emulations.signal(stamp.pid, &psig),
             Body::User { id: STREAM_ID, data } => self.told(record, data, before, out),
             Body::Unknown { ktr_type, .. } if super::printer::label(ktr_type).is_some() => {
                 self.fault(record, out, "its body does not fit its type");

@@ -109,10 +109,9 @@ impl Emulations {
             }
             Body::Syscall { code, .. } => self.call(stamp, code),
             Body::Sysret { code, .. } => self.ret(stamp, code),
-            Body::Psig(Psig { action: SIG_DFL, .. }) => {
-                let emulation = self.thread(stamp).emulation;
-                self.ended(stamp.pid);
-                emulation
+            Body::Psig(ref psig) => {
+                self.signal(stamp.pid, psig);
+                self.thread(stamp).emulation
             }
             _ => self.thread(stamp).emulation,
         }
@@ -143,7 +142,14 @@ impl Emulations {
         emulation
     }
 
-    /// A process ends.
+    /// A PSIG record: without a handler the process ends (R7).
+    pub(super) fn signal(&mut self, pid: i32, psig: &Psig) {
+        if psig.action == SIG_DFL {
+            self.ended(pid);
+        }
+    }
+
+    /// A process ends. Records that it makes all the same, of other threads, are read in its present emulation.
     #[cold]
     fn ended(&mut self, pid: i32) {
         self.slots.iter_mut().filter(|slot| slot.whose.0 == pid).for_each(|slot| slot.call = None);
@@ -164,7 +170,6 @@ impl Emulations {
 }
 
 const EXIT_GROUP: &str = "exit_group";
-/// A signal that is recorded and has no handler ends the process (R7).
 const SIG_DFL: u64 = 0;
 
 /// True for the calls that never return.

@@ -39,6 +39,7 @@ impl Summary {
         let thread = (stamp.pid, stamp.tid);
         match record.body() {
             Body::Emul(name) => self.emulations.change(stamp.pid, name),
+            Body::Psig(psig) => self.emulations.signal(stamp.pid, &psig),
             Body::Syscall { code, .. } => {
                 let emulation = self.emulations.call(stamp, code);
                 if self.options.wants(record) {

@@ -50,8 +50,10 @@ impl Truss {
     /// Takes one record and appends the lines that are complete now.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let (h, body) = (&record.header, record.body());
-        if let Body::Emul(name) = body {
-            self.emulations.change(h.stamp.pid, name);
+        match body {
+            Body::Emul(name) => self.emulations.change(h.stamp.pid, name),
+            Body::Psig(psig) => self.emulations.signal(h.stamp.pid, &psig),
+            _ => {}
         }
         if !self.options.wants(record) {
             return;

@@ -214,6 +214,20 @@ impl Pace {
         self.leave();
     }
 
+    /// A tracee is about to be let go, and may want its cpu all the time then. Who was near it goes to another one at once: to the
+    /// scheduler it has had, under SCHED_IDLE, so much of its share that it would wait 10 milliseconds to say that it is done.
+    pub(super) fn lets_go(&mut self) {
+        let near = self.near;
+        self.begin();
+        if let (Some(cpu), Some(cpus)) = (near, self.cpus) {
+            let mut others = cpus;
+            // Who may run on no other stays there.
+            if others.unset(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok() {
+                let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
+            }
+        }
+    }
+
     /// For how long to ask before sleeping.
     pub(super) fn spin(&mut self) -> Option<Duration> {
         (self.spins && self.place.take()).then_some(SPIN)

@@ -225,10 +225,10 @@ impl Group {
         self.filtered
     }
 
-    /// It has a filter of ours, or not.
-    pub(super) fn set_filtered(&mut self, filtered: bool) {
-        self.filtered = filtered;
-        self.meter.filtered.store(filtered, Ordering::Relaxed);
+    /// It has a filter of ours, for good.
+    pub(super) fn set_filtered(&mut self) {
+        self.filtered = true;
+        self.meter.filtered.store(true, Ordering::Relaxed);
     }
 
     /// A thread more.

@@ -6,6 +6,7 @@ mod attach;
 mod births;
 mod events;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::pace::Pace;
 use super::restart;
 use super::stop::{self, Change, Stop, Stopped};
 use super::task::{Group, Pending, Task, now, ns_between};
-use super::{Command, Handle, Meter, Shared, switches, sys};
+use super::{Command, Entry, Handle, Meter, Shared, switches, sys};
 use crate::error::Result;
 use crate::pids::{PidSet, Pids};
 use crate::proc::{Proc, Trace};
@@ -209,8 +210,12 @@ impl Tracer {
         if !self.commands.is_empty() {
             return false;
         }
-        tracers.retain(|_, entry| !entry.tracer.commands.same_channel(&self.me.commands));
+        self.forget_me(&mut tracers);
         true
+    }
+
+    fn forget_me(&self, tracers: &mut HashMap<i32, Entry>) {
+        tracers.retain(|_, entry| !entry.tracer.commands.same_channel(&self.me.commands));
     }
 
     /// The wait says that we trace nobody, whatever we believed.
@@ -255,8 +260,9 @@ impl Tracer {
         if !task.filtered && task.trace.as_ref().is_some_and(|t| t.seccomp) {
             // Before it makes its filter: from then on a call that no tracer stops for is ENOSYS.
             task.filtered = stopped.heed_filter().is_ok();
-            if let Some(group) = self.groups.get_mut(&task.pid) {
-                group.set_filtered(task.filtered);
+            if let Some(group) = self.groups.get_mut(&task.pid).filter(|_| task.filtered) {
+                self.shared.filters.store(true, Ordering::Relaxed);
+                group.set_filtered();
             }
         }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
@@ -371,6 +377,7 @@ impl Tracer {
     /// is stopped, and will be detached without.
     fn untrace(&mut self, pid: i32, stopped: Option<i32>) {
         let Some(group) = self.groups.get_mut(&pid) else { return };
+        self.pace.lets_go();
         group.trace = None;
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {
@@ -420,6 +427,14 @@ impl Tracer {
             group.settled(tid);
             self.due(pid);
         }
+    }
+}
+
+impl Drop for Tracer {
+    /// Where it has panicked, nobody waits for what it can no longer do: the kernel has let its tracees go, or ended those that
+    /// have a filter.
+    fn drop(&mut self) {
+        self.forget_me(&mut self.shared.tracers.lock());
     }
 }
 

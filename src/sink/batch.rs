@@ -93,8 +93,10 @@ impl Sink {
             if appended == Appended::Full {
                 break;
             }
+            // One that is too large for the ring says nothing of the others.
+            let lost = appended == Appended::Lost && st.ever_fits(record.len());
             batch.skip();
-            if appended == Appended::Lost && st.policy == Policy::Drop && st.is_full() {
+            if lost && st.policy == Policy::Drop {
                 st.lose_whole(batch);
             } else if retries > 0 {
                 retries -= 1;

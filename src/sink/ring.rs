@@ -15,7 +15,8 @@ use crate::syscall::Abi;
 
 /// Bytes taken from the budget at a time.
 const STEP: usize = 64 << 10;
-/// Bytes of records that are let go together, where the ring is not so small that this were more than a part of it.
+/// Bytes of records that are let go together, where the ring is not so small that this were more than a part of it, and they have not
+/// come together.
 const GROUP: usize = 16 << 10;
 /// That part.
 const GROUPS: usize = 64;

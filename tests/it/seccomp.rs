@@ -164,6 +164,28 @@ fn a_command_outlives_the_tool_and_its_private_mount() {
 }
 
 #[test]
+fn a_child_whose_maker_was_killed_at_its_birth_keeps_its_tracer() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let bereft = tracee::program("bereft");
+    let mut tool = ktrace(&mount, "getppid", &[bereft.to_str().unwrap(), "0", "leaves", "shows"]);
+    let mut running = Running::spawn(tool.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut lines = std::io::BufReader::new(running.0.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        line.trim().to_owned()
+    };
+    std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let maker: i32 = line().parse().unwrap();
+    wait_for("the child", || !ktrace::proc::descendants(&[maker]).is_empty());
+    kill(Pid::from_raw(maker), Signal::SIGKILL).unwrap();
+    assert_eq!(line(), "answered");
+    drop(running.0.stdin.take());
+    assert!(running.wait().success());
+}
+
+#[test]
 fn only_a_process_itself_may_ask_for_it_and_only_with_its_children() {
     need!("fuse", "ptrace");
     let mount = Mount::new();

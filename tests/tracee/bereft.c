@@ -1,7 +1,7 @@
 /* For root. Makes a child, and becomes the user argv[1] as that does; with "adopts" in argv[2] those below it whose parents die become
    its children. After a byte on standard input it prints the child's number, and the child makes one of its own. The kernel is
    to write that one's number into a page that does not come (userfaultfd): so the maker waits in clone(2), and its child, which
-   is there, has not begun. It will ask for its parent, and end. With "hides" in argv[3] it and its maker are not dumpable.
+   is there, has not begun. It will ask for its parent, print whether it was answered, and end. With "hides" in argv[3] it and its maker are not dumpable.
    The first process waits for the end of its input. 77 is its status where the kernel has no userfaultfd. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -41,7 +41,7 @@ static void maker(const char *user, int hides, int begin, int ready)
 	if (hides)
 		prctl(PR_SET_DUMPABLE, 0);
 	if (syscall(SYS_clone, CLONE_PARENT_SETTID | SIGCHLD, 0, page, 0, 0) == 0)
-		syscall(SYS_getppid);
+		dprintf(1, syscall(SYS_getppid) < 0 ? "refused\n" : "answered\n");
 	_exit(0);
 }
 

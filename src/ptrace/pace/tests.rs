@@ -52,3 +52,20 @@ fn a_tracer_that_gains_much_may_be_kept_from_its_cpu_for_part_of_it() {
     assert!(left(0.0) < 0.0);
     assert!(left(0.6) >= 0.0);
 }
+
+#[test]
+fn who_lets_a_tracee_go_is_no_longer_on_its_cpu() {
+    std::thread::spawn(|| {
+        let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let mut pace = Pace::new(true);
+        pace.follow(sys::gettid());
+        // Where this thread may not come back from SCHED_IDLE, or there is one cpu only, it never is near.
+        let Some(near) = pace.near else { return };
+        assert_eq!(nix::sched::sched_getcpu(), Ok(near));
+        pace.lets_go();
+        assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (None, Ok(cpus)));
+        assert_ne!(nix::sched::sched_getcpu(), Ok(near));
+    })
+    .join()
+    .unwrap();
+}

@@ -5,10 +5,15 @@ use crate::cred::{self, Creds};
 use crate::error::Error;
 use crate::proc::{self, ProcId};
 use crate::ptrace::stop::Traced;
+use crate::ptrace::task::comm_of;
+use crate::record::Comm;
 
 /// After so long without the event it is looked for whose a new process is. Mostly the event comes within microseconds; its
 /// maker may be kept from its cpu before it.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// `SECCOMP_MODE_FILTER` as proc_pid_status(5) shows it.
+const FILTER: &str = "2";
 
 /// The first stop of a new thread or process whose parent's event has not come yet.
 pub(super) struct Early {
@@ -37,6 +42,8 @@ impl Tracer {
             // Not even a zombie: we have reaped it, and nothing more will be heard of it. To wait for its first stop would
             // be to let the next one go that gets its number.
             Err(Error::Gone { .. }) => return,
+            // It is looked for again until there are descriptors.
+            Err(_) if filtered => return,
             Err(error) => return self.unseen(parent, child, &error),
             Ok(id) => {
                 let inherited = if is_traced { self.shared.procs.fork(&proc, id) } else { None };
@@ -46,16 +53,29 @@ impl Tracer {
                     None if filtered => (self.shared.procs.entry(id), None),
                     None => return self.strange(child),
                 };
-                let meter = self.shared.enter(child, &self.me);
-                if let Some(trace) = &trace {
-                    self.observer.applied(&proc, trace, comm, true);
-                }
-                let mut group = Group::new(proc, meter, trace);
-                group.set_filtered(filtered);
-                self.groups.insert(child, group);
+                self.found(proc, trace, comm, filtered);
                 child
             }
         };
+        self.join(child, group, comm);
+    }
+
+    /// A new process.
+    fn found(&mut self, proc: Arc<Proc>, trace: Option<Arc<Trace>>, comm: Comm, filtered: bool) {
+        let pid = proc.id.pid;
+        let meter = self.shared.enter(pid, &self.me);
+        if let Some(trace) = &trace {
+            self.observer.applied(&proc, trace, comm, true);
+        }
+        let mut group = Group::new(proc, meter, trace);
+        if filtered {
+            group.set_filtered();
+        }
+        self.groups.insert(pid, group);
+    }
+
+    /// A new thread is one of this process.
+    fn join(&mut self, child: i32, group: i32, comm: Comm) {
         let Some(group) = self.groups.get_mut(&group) else { return self.strange(child) };
         group.enter(child);
         let mut task = Task::new(Traced::born(child), child, group, comm);
@@ -143,12 +163,34 @@ impl Tracer {
                 self.child(parent, tid);
             }
             if self.early.contains_key(&tid) {
-                self.orphaned(tid);
-                self.strange(tid);
+                match (self.may_be_filtered(tid), ProcId::of(tid)) {
+                    (true, Ok(id)) => {
+                        self.orphaned(tid);
+                        self.keep(id);
+                    }
+                    (true, Err(error)) if !matches!(error, Error::Gone { .. }) => continue,
+                    _ => {
+                        self.orphaned(tid);
+                        self.strange(tid);
+                    }
+                }
             }
             // The event may come all the same.
             self.ahead.insert(tid);
         }
+    }
+
+    /// Whether a new process may have a filter of ours: then it cannot be let go.
+    fn may_be_filtered(&self, child: i32) -> bool {
+        let has_one = || proc::status_field(child, "Seccomp").is_ok_and(|mode| mode == FILTER);
+        self.shared.filters.load(Ordering::Relaxed) && has_one()
+    }
+
+    /// A new process stays, and nothing of it is seen.
+    fn keep(&mut self, id: ProcId) {
+        let comm = comm_of(id.pid, id.pid).unwrap_or_default();
+        self.found(self.shared.procs.entry(id), None, comm, true);
+        self.join(id.pid, id.pid, comm);
     }
 
     /// Nobody knows any more whose child a new process is, and what was traced of that one: all streams it may belong to are told.
