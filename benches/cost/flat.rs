@@ -129,15 +129,18 @@ pub(crate) fn run(options: &Options) {
         if name != "asleep" {
             load.go();
         }
-        let (mut set, mut clear) = (Vec::new(), Vec::new());
+        let (mut set, mut clear, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds * 10 {
             set.push(timed(|| mount.ctl(load.pid(), SET)));
             // It has found out by then how best to wait for its tracee.
             thread::sleep(TRACED);
             clear.push(timed(|| mount.ctl(load.pid(), "clear")));
+            thread::sleep(TRACED);
+            nothing.push(timed(|| mount.ctl(load.pid(), "clear")));
         }
-        row(&format!("set, a process {name}"), ns(median(&set)), String::new(), 0.0);
-        row(&format!("clear, a process {name}"), ns(median(&clear)), String::new(), 0.0);
+        let floor = format!("a clear of what is clear {}", ns(median(&nothing)));
+        row(&format!("set, a process {name}"), ns(median(&set)), floor.clone(), ratio(&set, &nothing));
+        row(&format!("clear, a process {name}"), ns(median(&clear)), floor, ratio(&clear, &nothing));
     }
 
     let mut attach = Vec::new();
