@@ -56,15 +56,20 @@ impl Recorder {
         Recorder { procs, buf, batch: Batch::default(), to: None, most: 0, gathers: false }
     }
 
-    /// Whether the records from here on may wait for others, to take the sink's lock together. With `false` all that wait are
-    /// appended: to be called before anything else is done with a sink, and before anybody may rely on a record being there.
+    /// Records from here on may wait for others, to take the sink's lock together.
     #[inline]
-    pub fn gather(&mut self, gathers: bool) {
-        if self.gathers && !gathers {
+    pub fn gather(&mut self) {
+        self.gathers = true;
+    }
+
+    /// All that wait are appended, and none waits from here on: to be called before anything else is done with a sink, and
+    /// before anybody may rely on a record being there.
+    #[inline]
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.gathers) {
             self.append_batch();
             self.to = None;
         }
-        self.gathers = gathers;
     }
 
     fn append_batch(&mut self) {

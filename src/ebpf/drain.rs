@@ -264,7 +264,7 @@ impl Drain {
     /// Nobody is traced any more, and each trace file says why; the keeper lets go of its processes.
     pub(super) fn give_up(&mut self) {
         let detached = self.attach(None);
-        self.out.recorder.gather(false);
+        self.out.recorder.flush();
         self.held.clear();
         for slot in self.slots.iter_mut().filter_map(Option::take) {
             slot.sink.give_up(libc::EIO);

@@ -156,7 +156,7 @@ impl One<'_> {
     fn of_call(&mut self, head: &Head, record: impl FnOnce(&mut Recorder, At<'_>)) {
         let Some(watched) = self.watched.get_mut(&head.pid) else { return };
         let out = &mut *self.out;
-        out.recorder.gather(true);
+        out.recorder.gather();
         watched.flush(&mut out.recorder, Some(head.tid));
         let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
         let at = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
@@ -165,10 +165,13 @@ impl One<'_> {
     }
 
     fn other(&mut self, head: &Head, event: Event<'_>) {
-        // Those that are no records may end a sink, or tell it something.
-        let is_record =
-            matches!(event, Event::Namei(_) | Event::Genio { .. } | Event::Psig { .. } | Event::Csw { .. });
-        self.out.recorder.gather(is_record);
+        match event {
+            Event::Namei(_) | Event::Genio { .. } | Event::Psig { .. } | Event::Csw { .. } => {
+                self.out.recorder.gather();
+            }
+            // Those that are no records may end a sink, or tell it something.
+            _ => self.out.recorder.flush(),
+        }
         if let Event::Lost { records, bytes } = event {
             return self.sink.lose_many(records, bytes);
         }

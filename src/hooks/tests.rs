@@ -253,12 +253,14 @@ fn records_that_wait_for_others_are_those_that_do_not() {
             let streams = [false, true].map(|gathers| {
                 let (t, mut r) = (trace(Facs::all(), policy, false, 0), recorder());
                 let at = At { trace: &t, stamp: &stamp, abi: Abi::Linux };
-                r.gather(gathers);
+                if gathers {
+                    r.gather();
+                }
                 for n in 0..count {
                     r.syscall(at, n, &[1, 2]);
                     r.sysret(at, n, 3);
                 }
-                r.gather(false);
+                r.flush();
                 (t.sink().counts().lost, t.sink().end(), seen(&t))
             });
             assert_eq!(streams[0].0, streams[1].0, "{policy}, {count}");
@@ -282,11 +284,11 @@ fn records_that_wait_for_others_are_those_that_do_not() {
 fn records_of_two_files_wait_for_their_own_only() {
     let (stamp, mut r) = (stamp(), recorder());
     let two = [0, 1].map(|_| trace(Facs::all(), Policy::Stop, false, 0));
-    r.gather(true);
+    r.gather();
     for n in 0..20 {
         r.sysret(At { trace: &two[n % 2], stamp: &stamp, abi: Abi::Linux }, n as i32, 0);
     }
-    r.gather(false);
+    r.flush();
     for (which, t) in two.iter().enumerate() {
         let ret = |n| format!("{:?}", Body::Sysret { code: n, error: 0, retval: 0, retval_1: 0 });
         assert_eq!(seen(t), (0..20).filter(|n| *n as usize % 2 == which).map(ret).collect::<Vec<_>>());

@@ -107,7 +107,7 @@ impl Drain {
                 one.event(&head, event);
             }
         });
-        out.recorder.gather(false);
+        out.recorder.flush();
         out.events += count as u64;
         assert!(out.events <= limits.events, "more events than a test allows");
         if maps.is_dead(at as u32) && slot.is_read() {
