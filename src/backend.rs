@@ -115,7 +115,7 @@ pub trait Backend: Send + Sync {
 
     /// Processes that cannot be detached and would not outlive the daemon, but for newborns of theirs that are not known yet;
     /// `None` where there never was one.
-    fn bound(&self) -> Option<usize> {
+    fn dependents(&self) -> Option<usize> {
         None
     }
 }

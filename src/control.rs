@@ -224,9 +224,9 @@ impl Ktrace {
         let _ = self.drained.recv_deadline(by);
     }
 
-    /// Processes that even then cannot do without the daemon, as [`Backend::bound`] says: they have a filter that needs a tracer.
-    pub fn bound(&self) -> Option<usize> {
-        self.backends.iter().filter_map(|backend| backend.bound()).reduce(|sum, bound| sum + bound)
+    /// Processes that even then cannot do without the daemon, as [`Backend::dependents`] says: they have a filter that needs a tracer.
+    pub fn dependents(&self) -> Option<usize> {
+        self.backends.iter().filter_map(|backend| backend.dependents()).reduce(|sum, one| sum + one)
     }
 
     /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may.

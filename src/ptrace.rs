@@ -68,8 +68,8 @@ struct Shared {
     sleeps: restart::Sleeps,
     /// Without CAP_SYS_PTRACE a set-id program must not be executed under us (hazard 21).
     privileged: bool,
-    /// Somebody has, or had, a filter of ours.
-    filters: AtomicBool,
+    /// Held once more for each process that has a filter of ours; true once there has been one.
+    filters: Arc<AtomicBool>,
     /// With CAP_SYS_NICE a tracer thread may give way to its tracees and come back ([`pace`]).
     nice: bool,
 }
@@ -91,14 +91,12 @@ enum Command {
     Settle { done: Sender<()> },
 }
 
-/// What tracing one process costs, and ties us to.
+/// What tracing one process costs.
 #[derive(Debug, Default)]
 struct Meter {
     stops: AtomicU64,
     stopped_ns: AtomicU64,
     threads: AtomicU64,
-    /// It has a filter of ours: without us its calls would fail.
-    filtered: AtomicBool,
 }
 
 impl Meter {
@@ -152,7 +150,7 @@ impl Ptrace {
             past: Meter::default(),
             sleeps: Default::default(),
             privileged: has_cap(CAP_SYS_PTRACE),
-            filters: AtomicBool::new(false),
+            filters: Arc::default(),
             nice: has_cap(CAP_SYS_NICE),
         };
         Arc::new(Ptrace { shared: Arc::new(shared) })
@@ -333,11 +331,9 @@ impl Backend for Ptrace {
         }
     }
 
-    fn bound(&self) -> Option<usize> {
-        let tracers = self.shared.tracers.lock();
-        let filtered =
-            || tracers.values().filter(|entry| entry.meter.filtered.load(Ordering::Relaxed)).count();
-        self.shared.filters.load(Ordering::Relaxed).then(filtered)
+    fn dependents(&self) -> Option<usize> {
+        let filters = &self.shared.filters;
+        filters.load(Ordering::Relaxed).then(|| Arc::strong_count(filters) - 1)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::table::{Table, median, ns, ratio, times};
 
 pub(crate) const MANY: usize = 1000;
 const LISTED: usize = 10_000;
-/// So long a process is traced before it is cleared.
-const TRACED: Duration = Duration::from_millis(20);
+/// Between one change and the next: the process has been traced for so long before it is cleared.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Turns of the load whose calls are timed.
 const TURNS: u64 = 20_000;
 const SET: &str = "set syscall,sysret backend=ptrace";
@@ -133,9 +133,9 @@ pub(crate) fn run(options: &Options) {
         for _ in 0..options.rounds * 10 {
             set.push(timed(|| mount.ctl(load.pid(), SET)));
             // It has found out by then how best to wait for its tracee.
-            thread::sleep(TRACED);
+            thread::sleep(PAUSE);
             clear.push(timed(|| mount.ctl(load.pid(), "clear")));
-            thread::sleep(TRACED);
+            thread::sleep(PAUSE);
             nothing.push(timed(|| mount.ctl(load.pid(), "clear")));
         }
         let floor = format!("a clear of what is clear {}", ns(median(&nothing)));

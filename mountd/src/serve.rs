@@ -85,10 +85,10 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 
 /// Stays, with nothing mounted, for those who would not outlive us; other signals than SIGKILL no longer count.
 fn stay(ktrace: &Ktrace) {
-    let Some(bound) = ktrace.bound() else { return };
-    if bound > 0 {
+    let Some(dependents) = ktrace.dependents() else { return };
+    if dependents > 0 {
         log::warn!(
-            "{bound} processes have a filter of calls that needs a tracer: staying until they have ended"
+            "{dependents} processes have a filter of calls that needs a tracer: staying until they have ended"
         );
     }
     // Nor is our directory a reason why something cannot be unmounted.
@@ -97,7 +97,7 @@ fn stay(ktrace: &Ktrace) {
     }
     let mut none = 0;
     while none < LOOKS {
-        none = if ktrace.bound() == Some(0) { none + 1 } else { 0 };
+        none = if ktrace.dependents() == Some(0) { none + 1 } else { 0 };
         thread::sleep(STAY);
     }
 }

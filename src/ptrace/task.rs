@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 use libc::user_regs_struct;
@@ -130,7 +130,7 @@ impl Task {
             signal: None,
             switches: None,
             blind: false,
-            filtered: group.filtered,
+            filtered: group.is_filtered(),
         }
     }
 
@@ -197,8 +197,8 @@ pub(super) struct Group {
     pub(super) changes: Vec<Pending>,
     /// Threads were seized since all of them were last looked at: each may have been making another one (hazard 2).
     pub(super) unsure: bool,
-    /// Its threads have a filter of ours.
-    filtered: bool,
+    /// Its threads have a filter of ours: one of those that hold `Shared::filters`.
+    filter: Option<Arc<AtomicBool>>,
 }
 
 /// A change that is not in force in all threads yet.
@@ -217,18 +217,18 @@ impl Group {
             threads: PidSet::default(),
             changes: Vec::new(),
             unsure: false,
-            filtered: false,
+            filter: None,
         }
     }
 
     pub(super) fn is_filtered(&self) -> bool {
-        self.filtered
+        self.filter.is_some()
     }
 
     /// It has a filter of ours, for good.
-    pub(super) fn set_filtered(&mut self) {
-        self.filtered = true;
-        self.meter.filtered.store(true, Ordering::Relaxed);
+    pub(super) fn set_filtered(&mut self, filters: &Arc<AtomicBool>) {
+        filters.store(true, Ordering::Relaxed);
+        self.filter = Some(Arc::clone(filters));
     }
 
     /// A thread more.

@@ -6,7 +6,6 @@ mod attach;
 mod births;
 mod events;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use super::pace::Pace;
 use super::restart;
 use super::stop::{self, Change, Stop, Stopped};
 use super::task::{Group, Pending, Task, now, ns_between};
-use super::{Command, Entry, Handle, Meter, Shared, switches, sys};
+use super::{Command, Handle, Meter, Shared, switches, sys};
 use crate::error::Result;
 use crate::pids::{PidSet, Pids};
 use crate::proc::{Proc, Trace};
@@ -210,12 +209,8 @@ impl Tracer {
         if !self.commands.is_empty() {
             return false;
         }
-        self.forget_me(&mut tracers);
-        true
-    }
-
-    fn forget_me(&self, tracers: &mut HashMap<i32, Entry>) {
         tracers.retain(|_, entry| !entry.tracer.commands.same_channel(&self.me.commands));
+        true
     }
 
     /// The wait says that we trace nobody, whatever we believed.
@@ -261,8 +256,7 @@ impl Tracer {
             // Before it makes its filter: from then on a call that no tracer stops for is ENOSYS.
             task.filtered = stopped.heed_filter().is_ok();
             if let Some(group) = self.groups.get_mut(&task.pid).filter(|_| task.filtered) {
-                self.shared.filters.store(true, Ordering::Relaxed);
-                group.set_filtered();
+                group.set_filtered(&self.shared.filters);
             }
         }
         // Whatever stop it is, the kernel takes it for the one we asked for; we do, but for the entry of a call.
@@ -427,14 +421,6 @@ impl Tracer {
             group.settled(tid);
             self.due(pid);
         }
-    }
-}
-
-impl Drop for Tracer {
-    /// Where it has panicked, nobody waits for what it can no longer do: the kernel has let its tracees go, or ended those that
-    /// have a filter.
-    fn drop(&mut self) {
-        self.forget_me(&mut self.shared.tracers.lock());
     }
 }
 

@@ -1,6 +1,7 @@
 //! `--seccomp-bpf`: calls that are not wanted do not stop, and nobody is left with a filter that nobody answers.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -10,7 +11,7 @@ use nix::unistd::Pid;
 use crate::support::mount::{Mount, program, scratch};
 use crate::support::stream::{Rec, decode};
 use crate::support::tracee;
-use crate::support::{Running, command, need, output, wait_for};
+use crate::support::{DEADLINE, Running, command, need, output, wait_for};
 
 /// `ktrace -i --seccomp-bpf --calls CALLS`, into the file `out` beside the mount.
 fn ktrace(mount: &Mount, calls: &str, program: &[&str]) -> Command {
@@ -43,9 +44,9 @@ fn what_is_not_wanted_does_not_stop_and_the_rest_is_as_without() {
     for wanted in ["getppid", "openat"] {
         let before = stops(&mount);
         let mut tool = ktrace(&mount, wanted, &threads);
-        let running =
+        let mut running =
             Running::spawn(tool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-        std::io::Write::write_all(&mut running.0.stdin.as_ref().unwrap(), b"\n").unwrap();
+        running.say("\n");
         let out = running.output();
         assert!(out.status.success(), "{out:?}");
         let recs = records(&mount);
@@ -90,7 +91,7 @@ fn whoever_is_let_go_works_on() {
     for line in ["clear", "clear +inherit"] {
         let (mut running, pid) = waiting(&mount);
         mount.set(pid, line);
-        std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+        running.say("\n");
         let out = running.output();
         assert_eq!(String::from_utf8_lossy(&out.stdout), "fine\n", "{line}");
     }
@@ -99,7 +100,7 @@ fn whoever_is_let_go_works_on() {
     mount.set(pid, "clear");
     mount.set(pid, "set syscall");
     let mut stream = mount.trace(pid);
-    std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    running.say("\n");
     let recs = stream.rest();
     assert!(recs.iter().any(|rec| rec.call() == Some("exit_group")), "{recs:#?}");
     assert_eq!(String::from_utf8_lossy(&running.output().stdout), "fine\n");
@@ -132,7 +133,7 @@ fn an_orderly_end_of_the_mount_leaves_it_its_tracer() {
         wait_for("the end of the mount", || !mount.point().join("README").exists());
         // Once more, as from a parent that ends: it stays all the same.
         kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap();
-        std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+        running.say("\n");
         assert_eq!(String::from_utf8_lossy(&running.output().stdout), "fine\n", "{way}");
         wait_for("the end of the daemon", || {
             ktrace::proc::Stat::of(daemon).map_or(true, |stat| stat.is_dead())
@@ -149,18 +150,27 @@ fn a_command_outlives_the_tool_and_its_private_mount() {
         let (out, done) = (scratch.join("out"), scratch.join("done"));
         let _ = fs::remove_file(&done);
         let mut tool = command("ktrace");
-        tool.env("KTRACE_MOUNT", "").arg("-f").arg(&out).args(["-i", "--seccomp-bpf", "--calls", "openat"]);
+        tool.env("KTRACE_MOUNT", "").env("TMPDIR", &scratch).arg("-f").arg(&out).args([
+            "-i",
+            "--seccomp-bpf",
+            "--calls",
+            "openat",
+        ]);
         let line = format!("echo >{0}.begun; read line; echo fine >{0}", done.display());
         let mut running = Running::spawn(tool.args(["sh", "-c", &line]).stdin(Stdio::piped()));
         let begun = done.with_extension("begun");
         wait_for("the command", || begun.exists());
         kill(Pid::from_raw(running.pid()), signal).unwrap();
-        let mut stdin = running.0.stdin.take();
+        // Not closed by the wait.
+        let mut stdin = running.0.stdin.take().unwrap();
         assert_eq!(running.wait().signal(), Some(signal as i32));
-        std::io::Write::write_all(stdin.as_mut().unwrap(), b"\n").unwrap();
+        stdin.write_all(b"\n").unwrap();
         wait_for("what the command writes", || fs::read_to_string(&done).is_ok_and(|text| text == "fine\n"));
         fs::remove_file(&begun).unwrap();
+        let is_ours = |mounted: &ktrace::launch::Mounted| mounted.point.starts_with(&scratch);
+        wait_for("the mount to go", || !ktrace::launch::mounted().iter().any(is_ours));
     }
+    fs::remove_dir_all(scratch).unwrap();
 }
 
 #[test]
@@ -170,13 +180,9 @@ fn a_child_whose_maker_was_killed_at_its_birth_keeps_its_tracer() {
     let bereft = tracee::program("bereft");
     let mut tool = ktrace(&mount, "getppid", &[bereft.to_str().unwrap(), "0", "leaves", "shows"]);
     let mut running = Running::spawn(tool.stdin(Stdio::piped()).stdout(Stdio::piped()));
-    let mut lines = std::io::BufReader::new(running.0.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
-        line.trim().to_owned()
-    };
-    std::io::Write::write_all(running.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let lines = running.lines();
+    let line = || lines.recv_timeout(DEADLINE).unwrap();
+    running.say("\n");
     let maker: i32 = line().parse().unwrap();
     wait_for("the child", || !ktrace::proc::descendants(&[maker]).is_empty());
     kill(Pid::from_raw(maker), Signal::SIGKILL).unwrap();

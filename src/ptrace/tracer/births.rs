@@ -69,7 +69,7 @@ impl Tracer {
         }
         let mut group = Group::new(proc, meter, trace);
         if filtered {
-            group.set_filtered();
+            group.set_filtered(&self.shared.filters);
         }
         self.groups.insert(pid, group);
     }

@@ -1,8 +1,7 @@
 //! Hazard 8, of new processes whose maker's event comes late or never.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 
 use ktrace::proc::{ProcId, descendants};
 use ktrace::record::Body;
@@ -14,14 +13,6 @@ use crate::support::stream::Rec;
 use crate::support::tracee::Tracee;
 use crate::support::user::{A, AS_A, set};
 use crate::support::{DEADLINE, WHOLE, need, only_on, wait_for};
-
-/// Lines as they are printed.
-fn lines(tracee: &mut Tracee) -> Receiver<String> {
-    let out = BufReader::new(tracee.running.0.stdout.take().unwrap());
-    let (said, lines) = channel();
-    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
-    lines
-}
 
 /// The numbers printed before this word.
 fn numbers(lines: &Receiver<String>, word: &str) -> BTreeSet<i32> {
@@ -43,7 +34,7 @@ fn hazard_08_a_child_whose_maker_dies_of_an_exec_is_traced_and_lives() {
     mount.set(pid, &format!("set syscall +inherit {WHOLE}\n"));
     let mut stream = mount.trace(pid);
     let reader = std::thread::spawn(move || stream.rest());
-    let lines = lines(&mut tracee);
+    let lines = tracee.running.lines();
     tracee.go();
     let mut children = numbers(&lines, "done");
     wait_for("the children to end", || descendants(&[pid]).is_empty());
@@ -61,7 +52,7 @@ fn hazard_08_a_child_killed_at_birth_leaves_nothing_that_looks_traced() {
     let mount = Mount::new();
     let mut tracee = Tracee::start("stillborn", &["1000"]);
     mount.set(tracee.pid(), "set syscall +inherit\n");
-    let lines = lines(&mut tracee);
+    let lines = tracee.running.lines();
     tracee.go();
     numbers(&lines, "born");
     wait_for("one traced process only", || mount.read("stat").starts_with("traced 1\n"));
@@ -77,7 +68,7 @@ fn hazard_08_who_gets_the_number_of_a_child_killed_at_birth_is_not_let_go_for_it
     mount.set(pid, &format!("set syscall calls=getppid {WHOLE}\n"));
     let mut stream = mount.trace(pid);
     let reader = std::thread::spawn(move || stream.rest());
-    let lines = lines(&mut tracee);
+    let lines = tracee.running.lines();
     tracee.go();
     numbers(&lines, "born");
     mount.set(pid, "set +inherit\n");
@@ -91,7 +82,7 @@ fn hazard_08_who_gets_the_number_of_a_child_killed_at_birth_is_not_let_go_for_it
 
 /// Has the maker of a child be killed before the tracer hears of the birth (`bereft.c`): who the child is.
 fn bereave(tracee: &mut Tracee) -> i32 {
-    let lines = lines(tracee);
+    let lines = tracee.running.lines();
     tracee.go();
     let maker: i32 = lines.recv_timeout(DEADLINE).unwrap().parse().unwrap();
     let mut child = 0;

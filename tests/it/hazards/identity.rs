@@ -100,7 +100,7 @@ fn hazard_11_memory_whose_fault_never_ends_holds_up_nobody_else() {
     let mut ready = [0; 6];
     std::io::Read::read_exact(stuck.0.stdout.as_mut().unwrap(), &mut ready).unwrap();
     mount.set(stuck.pid(), "set syscall,namei\n");
-    std::io::Write::write_all(stuck.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    stuck.say("\n");
     let mut stream = mount.trace(stuck.pid());
     stream.until("the call", |rec| rec.call() == Some("access"));
     // Its own tracer waits for the page now. Another process, and the unmount at the end, do not.

@@ -7,10 +7,11 @@ pub(crate) mod user;
 
 use std::env;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,19 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Writes to its standard input, a pipe.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Lines as they are printed to its standard output, a pipe.
+    pub(crate) fn lines(&mut self) -> Receiver<String> {
+        let out = BufReader::new(self.0.stdout.take().unwrap());
+        let (said, lines) = channel();
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        lines
     }
 
     /// Its end, which must come.

@@ -1,7 +1,6 @@
 //! The programs of tests/tracee: each does exactly the calls that its source says, and begins when it is told to.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -93,6 +92,6 @@ impl Tracee {
 
     /// Writes to its standard input.
     pub(crate) fn say(&mut self, text: &str) {
-        self.running.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+        self.running.say(text);
     }
 }
