@@ -1,5 +1,6 @@
-//! Our own channel to the kernel: one thread reads /dev/fuse, serves what concerns stream files, and passes the rest
-//! to fuser over a socket pair; another thread copies fuser's replies back (docs/decisions/own-channel.md).
+//! Our own channel to the kernel: one thread reads /dev/fuse, answers what concerns stream files and what `echo ... > ctl`
+//! needs, and passes the rest to fuser over a socket pair; another thread copies fuser's replies back
+//! (docs/decisions/own-channel.md).
 //!
 //! INTERRUPT never reaches fuser: it would answer ENOSYS, and the kernel then interrupts no reader of this mount any
 //! more.
@@ -12,8 +13,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
 use nix::unistd::{read, write};
 
+use crate::files::Files;
 use crate::parked::Streams;
-use crate::wire::{self, OUT_HEADER, Request};
+use crate::wire::{self, OUT_HEADER, Request, STREAM, reply};
 
 /// Most bytes of a write that the kernel sends as one request: request and header fit a socket's buffer.
 const WRITE_MAX: usize = 128 << 10;
@@ -39,7 +41,7 @@ impl Device {
     /// Answers with an errno, or with success and no body where it is 0.
     pub(crate) fn reply(&self, unique: u64, errno: i32) {
         let mut message = [0; OUT_HEADER];
-        wire::finish_reply(&mut message, unique, errno);
+        reply::finish(&mut message, unique, errno);
         self.send(&message);
     }
 
@@ -99,7 +101,7 @@ impl Pair {
 ///
 /// # Errors
 /// Those of reading /dev/fuse that do not mean its end.
-pub(crate) fn serve(device: &Device, to_fuser: &OwnedFd, streams: &Streams) -> io::Result<()> {
+pub(crate) fn serve(device: &Device, to_fuser: &OwnedFd, streams: &Streams, files: &Files) -> io::Result<()> {
     let mut message = vec![0; READ_BUFFER_MIN.max(WRITE_MAX + REQUEST_HEAD)];
     let mut buf = Vec::new();
     let ended = loop {
@@ -114,9 +116,13 @@ pub(crate) fn serve(device: &Device, to_fuser: &OwnedFd, streams: &Streams) -> i
             Some(Request::Read(read)) => streams.read(read, &mut buf),
             Some(Request::Poll { unique, fh, notify }) => streams.poll(unique, fh, notify),
             Some(Request::Release { unique, fh }) => {
-                streams.release(fh);
+                match fh & STREAM != 0 {
+                    true => streams.release(fh),
+                    false => files.release(fh),
+                }
                 device.reply(unique, 0);
             }
+            Some(Request::File(asker, request)) => files.ask(&asker, request),
             Some(Request::Interrupt { of }) => streams.interrupt(of),
             Some(Request::Other) => {
                 if let Err(errno) = write(to_fuser, request) {

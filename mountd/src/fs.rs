@@ -4,6 +4,7 @@
 //! and asks the library.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,14 @@ use crate::text::Stream;
 
 /// A result whose error is what the file operation returns.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
+
+/// Asks; a fault of ours is EIO, and the mount lives on.
+///
+/// # Errors
+/// Those of what is asked.
+pub(crate) fn guarded<T>(ask: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or(Err(Errno::EIO))
+}
 
 /// Most bytes of one answer.
 pub(crate) const ANSWER_MAX: usize = 64 << 10;
@@ -211,6 +220,12 @@ impl Fs {
             Node::SelfLink => Err(Errno::ENOENT),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    /// Whether this is `trace` or `text`. To open one may take as long as the process is in an execve(2): who may is
+    /// asked of its memory.
+    pub(crate) fn is_stream(&self, ino: u64) -> bool {
+        matches!(self.node(ino), Ok(Node::File(_, PidFile::Trace | PidFile::Text)))
     }
 
     /// Opens a file.

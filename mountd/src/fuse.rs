@@ -1,25 +1,21 @@
 //! fuser's requests, translated: each asks the tree or the streams, and replies.
 //!
-//! Stream files are opened here; their reads, polls and releases never come this far ([`crate::channel`]).
+//! Those of [`crate::files`] and what concerns an open stream never come this far ([`crate::channel`]).
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use fuser::{
-    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    FileHandle, FileType, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr, Request,
 };
 use ktrace::cred::Caller;
-use nix::errno::Errno;
 
-use crate::fs::{Attr, Entry, Fs, Kind, Opened, Result};
+use crate::fs::{Entry, Fs, Kind, Result, guarded};
 use crate::parked::Streams;
 use crate::work::Work;
 
@@ -33,35 +29,14 @@ const SYNC_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Fuse {
     fs: Arc<Fs>,
     streams: Arc<Streams>,
-    work: Work,
+    work: Arc<Work>,
     write_max: u32,
 }
 
 impl Fuse {
     /// `write_max`: most bytes of one write request.
-    pub(crate) fn new(fs: Arc<Fs>, streams: Arc<Streams>, write_max: u32) -> Fuse {
-        Fuse { fs, streams, work: Work::new(), write_max }
-    }
-
-    fn attr(&self, attr: Attr) -> FileAttr {
-        let time = self.fs.mounted;
-        FileAttr {
-            ino: INodeNo(attr.ino),
-            size: 0,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            crtime: time,
-            kind: kind(attr.kind),
-            perm: attr.mode,
-            nlink: if attr.kind == Kind::Dir { 2 } else { 1 },
-            uid: attr.uid,
-            gid: attr.gid,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
+    pub(crate) fn new(fs: Arc<Fs>, streams: Arc<Streams>, work: Arc<Work>, write_max: u32) -> Fuse {
+        Fuse { fs, streams, work, write_max }
     }
 }
 
@@ -77,12 +52,11 @@ macro_rules! refuse {
         }
     })* };
 }
-refuse!(ReplyAttr ReplyCreate ReplyData ReplyDirectory ReplyEmpty ReplyEntry ReplyOpen ReplyWrite);
+refuse!(ReplyData ReplyDirectory ReplyOpen);
 
 /// The one place where an operation's result becomes its answer. A fault of ours is EIO, and the mount lives on.
 fn answer<R: Refuse, T>(reply: R, ask: impl FnOnce() -> Result<T>, grant: impl FnOnce(R, T)) {
-    let asked = catch_unwind(AssertUnwindSafe(ask)).unwrap_or(Err(Errno::EIO));
-    match asked {
+    match guarded(ask) {
         Ok(value) => grant(reply, value),
         Err(errno) => reply.refuse(fuser::Errno::from_i32(errno as i32)),
     }
@@ -108,67 +82,8 @@ impl Filesystem for Fuse {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer(
-            reply,
-            || self.fs.lookup(parent.0, name.as_bytes()),
-            |reply, attr| {
-                reply.entry_with_ttls(&attr.lasts, &attr.name_lasts, &self.attr(attr), Generation(0));
-            },
-        );
-    }
-
-    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.fs.forget(ino.0, nlookup);
-    }
-
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer(reply, || self.fs.attr(ino.0), |reply, attr| reply.attr(&attr.lasts, &self.attr(attr)));
-    }
-
-    fn setattr(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        _size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        // Truncation is what every shell does before it writes; the rest follows the process.
-        let changes = mode.is_some() || uid.is_some() || gid.is_some();
-        let ask = || if changes { Err(Errno::EPERM) } else { self.fs.attr(ino.0) };
-        answer(reply, ask, |reply, attr| reply.attr(&attr.lasts, &self.attr(attr)));
-    }
-
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         answer(reply, || self.fs.readlink(&caller(req), ino.0), |reply, to| reply.data(to.as_bytes()));
-    }
-
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        answer(
-            reply,
-            || self.fs.open(&caller(req), ino.0, flags.0),
-            |reply, opened| match opened {
-                Opened::Plain(fh) => {
-                    reply.opened(FileHandle(fh), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH)
-                }
-                Opened::Stream(stream) => {
-                    let flags =
-                        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_NOFLUSH;
-                    reply.opened(FileHandle(self.streams.add(stream)), flags);
-                }
-            },
-        );
     }
 
     fn read(
@@ -186,44 +101,9 @@ impl Filesystem for Fuse {
         answer(reply, ask, |reply, bytes| reply.data(&bytes));
     }
 
-    fn write(
-        &self,
-        req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _offset: u64,
-        data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        if !self.work.has_room() {
-            return reply.error(fuser::Errno::EAGAIN);
-        }
-        let (fs, caller, data) = (Arc::clone(&self.fs), caller(req), data.to_vec());
-        self.work.run(move || {
-            answer(reply, || fs.write(&caller, fh.0, &data), |reply, len| reply.written(len as u32));
-        });
-    }
-
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         // The kernel does not ask again.
         reply.error(fuser::Errno::ENOSYS);
-    }
-
-    fn release(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.fs.release(fh.0);
-        reply.ok();
     }
 
     /// Of `trace` and `text`: returns when what was recorded is in the file that `fd=` named.
@@ -261,8 +141,8 @@ impl Filesystem for Fuse {
             room = room.saturating_sub(len);
             fits
         };
-        let listed = catch_unwind(AssertUnwindSafe(|| self.fs.readdir(fh.0, offset, add)));
-        answer(reply, || listed.unwrap_or(Err(Errno::EIO)), |reply, ()| reply.ok());
+        let listed = guarded(|| self.fs.readdir(fh.0, offset, add));
+        answer(reply, || listed, |reply, ()| reply.ok());
     }
 
     fn releasedir(

@@ -6,9 +6,10 @@
 //! |---|---|
 //! | [`args`] [`options`] | the command line |
 //! | [`daemon`] [`serve`] [`mount`] [`syslog`] | the life of the mount |
-//! | [`channel`] [`wire`] | /dev/fuse: stream files here, the rest to fuser |
+//! | [`channel`] [`wire`] | /dev/fuse: who answers what |
+//! | [`files`] [`work`] | lookups, attributes, opens and writes |
 //! | [`parked`] [`pump`] [`text`] | open stream files, and who waits for them |
-//! | [`fuse`] [`work`] | fuser's requests, translated |
+//! | [`fuse`] | the rest, by fuser, translated |
 //! | [`fs`] [`inode`] [`stat`] [`error_log`] | the tree, with no type of fuser's |
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod args;
 mod channel;
 mod daemon;
 mod error_log;
+mod files;
 mod fs;
 mod fuse;
 mod inode;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::channel::Device;
 use crate::pump::Bell;
 use crate::text::Stream;
-use crate::wire::{self, OUT_HEADER, Read, STREAM};
+use crate::wire::{OUT_HEADER, Read, STREAM, reply};
 
 const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
 /// Room for an answer of a few records.
@@ -193,17 +193,17 @@ impl Streams {
                     if !read.nonblock {
                         return Made::Nothing;
                     }
-                    wire::finish_reply(buf, read.unique, libc::EAGAIN);
+                    reply::finish(buf, read.unique, libc::EAGAIN);
                     return Made::Refusal;
                 }
                 Ok(Got::Data | Got::Eof) => st.empty = None,
                 Err(errno) => {
                     buf.truncate(OUT_HEADER);
-                    wire::finish_reply(buf, read.unique, errno);
+                    reply::finish(buf, read.unique, errno);
                     return Made::Refusal;
                 }
             }
-            wire::finish_reply(buf, read.unique, 0);
+            reply::finish(buf, read.unique, 0);
             st.allowance.answered(Instant::now(), buf.len() - OUT_HEADER);
             return Made::Answer;
         }
@@ -223,7 +223,7 @@ impl Streams {
 
     fn notify(&self, st: &State) {
         if let Some(notify) = st.notify {
-            self.device.send(&wire::poll_notification(notify));
+            self.device.send(&reply::poll_notification(notify));
         }
     }
 
@@ -250,7 +250,7 @@ impl Streams {
                 (false, false) => {}
             }
         };
-        self.device.send(&wire::poll_reply(unique, revents));
+        self.device.send(&reply::poll(unique, revents));
     }
 
     /// The sink of an open stream, once it has one.
@@ -298,7 +298,7 @@ impl Streams {
         }
         if let Some(notify) = st.notify {
             drop(st);
-            self.device.send(&wire::poll_notification(notify));
+            self.device.send(&reply::poll_notification(notify));
             return Some(());
         }
         let read = st.reads.pop_front()?;

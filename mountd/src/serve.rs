@@ -25,12 +25,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::args::Args;
 use crate::channel::{self, Device, Pair};
 use crate::daemon;
+use crate::files::Files;
 use crate::fs::Fs;
 use crate::fuse::Fuse;
 use crate::mount::{self, Mount};
 use crate::options::Options;
 use crate::parked::Streams;
 use crate::pump::{self, Bell};
+use crate::work::Work;
 
 /// How long detaching may take at the end.
 const DETACH_MAX: Duration = Duration::from_secs(1);
@@ -64,10 +66,12 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let device = Arc::new(Device::new(fuse));
     let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
     let fs = Arc::new(Fs::new(Arc::clone(&ktrace), no_ebpf));
-    let fuse = Fuse::new(fs, Arc::clone(&streams), pair.write_max);
+    let work = Arc::new(Work::new());
+    let files = Files::new(Arc::clone(&device), Arc::clone(&fs), Arc::clone(&streams), Arc::clone(&work));
+    let fuse = Fuse::new(fs, Arc::clone(&streams), work, pair.write_max);
 
-    let served =
-        start(Threads { device, pair, streams: &streams, bell: &bell, ktrace: &ktrace, ended: &ended }, fuse);
+    let threads = Threads { device, pair, streams: &streams, bell: &bell, ktrace: &ktrace, ended: &ended };
+    let served = start(threads, files, fuse);
     let outcome = served.and_then(|()| {
         if args.ready {
             daemon::ready().map_err(failed("/dev/null"))?;
@@ -146,13 +150,13 @@ struct Threads<'a> {
 }
 
 /// Starts all threads; returns when the kernel and fuser have agreed.
-fn start(threads: Threads<'_>, fuse: Fuse) -> Result<(), String> {
+fn start(threads: Threads<'_>, files: Files, fuse: Fuse) -> Result<(), String> {
     let Threads { device, pair, streams, bell, ktrace, ended } = threads;
     let ours = pair.ours.try_clone().map_err(|err| format!("socketpair: {err}"))?;
 
     let (to, from, end) = (Arc::clone(streams), Arc::clone(&device), ended.teller());
     spawn("channel", move || {
-        if let Err(err) = channel::serve(&from, &ours, &to) {
+        if let Err(err) = channel::serve(&from, &ours, &to, &files) {
             log::error!("/dev/fuse: {err}");
         }
         end.tell();

@@ -1,4 +1,4 @@
-//! Threads for commands, which may wait for what they change: fuser's own thread must never wait.
+//! Threads for what may wait for a process: commands, and opens of a trace. The threads that take requests must never wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 const THREADS: usize = 64;
 /// Jobs that wait for a thread.
 const QUEUE: usize = 256;
-/// How long a thread without work stays.
-const IDLE: Duration = Duration::from_secs(2);
+/// How long a thread without work stays, if it is not the last one.
+const IDLE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(2) };
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -67,7 +67,11 @@ impl Work {
                     }
                     pending.fetch_sub(1, Ordering::SeqCst);
                 }
-                threads.fetch_sub(1, Ordering::SeqCst);
+                // One stays, so that whoever comes next need not wait until a thread is made.
+                let others = |n: usize| (n > 1).then(|| n - 1);
+                if threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, others).is_err() {
+                    continue;
+                }
                 // A job that came in this moment counted this thread as one that would take it.
                 if taken.is_empty() || threads.fetch_add(1, Ordering::SeqCst) >= THREADS {
                     return;
@@ -83,6 +87,9 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::time::Instant;
+
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);
@@ -126,5 +133,30 @@ mod tests {
         assert!(work.run(|| panic!("a fault, made for this test")));
         assert!(work.run(move || done.send(()).expect("the test waits")));
         assert_eq!(all.recv_timeout(SOON), Ok(()));
+    }
+
+    #[test]
+    fn the_last_thread_stays() {
+        let work = Work::new();
+        let both = Arc::new(Barrier::new(2));
+        let (done, ids) = bounded(3);
+        let id = || thread::current().id();
+        for _ in 0..2 {
+            let (both, done) = (Arc::clone(&both), done.clone());
+            assert!(work.run(move || {
+                both.wait();
+                done.send(id()).expect("the test waits");
+            }));
+        }
+        let two = [ids.recv_timeout(SOON).expect("one"), ids.recv_timeout(SOON).expect("another")];
+        let by = Instant::now() + SOON;
+        while work.threads.load(Ordering::SeqCst) > 1 {
+            assert!(Instant::now() < by, "two threads stay");
+            thread::yield_now();
+        }
+        // As long as it would take the other one to go too.
+        thread::sleep(2 * IDLE);
+        assert!(work.run(move || done.send(id()).expect("the test waits")));
+        assert!(two.contains(&ids.recv_timeout(SOON).expect("a third job")), "a new thread");
     }
 }
