@@ -6,7 +6,7 @@
 //! 1. The records of one thread come in program order, each stamped with the event's own time, thread and name.
 //! 2. When `apply` has returned [`InForce::All`], every system call begun after that is seen; `None` as what to trace
 //!    is a detach that the process does not feel.
-//! 3. When `settle` has returned, what happened before the call is in the sink.
+//! 3. When `settle` has returned, or `apply` of `None`, what happened before the call is in the sink.
 //! 4. Both return by the given time. What could not be done by then goes on by itself and is reported as such.
 //! 5. After `apply`, where EMUL is on, an EMUL record went out (R31).
 //! 6. A new thread is traced with its process. For a new process it calls [`crate::proc::ProcTable::fork`], at an exec

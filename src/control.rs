@@ -127,7 +127,7 @@ impl Ktrace {
         let own = caller.process() == target.pid;
         match own {
             true => drop(target.check()?),
-            false => self.may(caller, target)?,
+            false => drop(self.may(caller, target)?),
         }
         let Some(proc) = self.procs.get(target) else { return Ok(()) };
         let Some(trace) = proc.trace().filter(|t| t.facs.intersects(crate::facility::Facs::USER)) else {
@@ -229,8 +229,8 @@ impl Ktrace {
         self.backends.iter().filter_map(|backend| backend.dependents()).reduce(|sum, one| sum + one)
     }
 
-    /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may.
-    fn may(&self, caller: &Caller, target: ProcId) -> Result<()> {
+    /// Who may: the seed's rule and Linux's (docs/ktracefs.md, "Who may"), and what nobody may. True for who may as root (R18).
+    fn may(&self, caller: &Caller, target: ProcId) -> Result<bool> {
         let pid = target.pid;
         let stat = target.check()?;
         if pid == std::process::id() as i32 {
@@ -244,13 +244,13 @@ impl Ktrace {
         }
         let root_marked = self.procs.get(target).and_then(|p| p.trace()).is_some_and(|t| t.root);
         let yama = if self.options.ignore_yama { None } else { cred::yama_scope() };
-        match cred::may_trace(caller, pid, root_marked, yama) {
+        let root = match cred::may_trace(caller, pid, root_marked, yama) {
             // Its memory is taken down before it is a zombie: meanwhile it seems to belong to nobody.
             Err(Error::Denied { .. }) if proc::is_ending(pid) => return Err(Error::Gone { pid }),
             may => may?,
-        }
+        };
         // What was looked at by number was this process, if it still is.
-        target.check().map(drop)
+        target.check().map(|_| root)
     }
 }
 

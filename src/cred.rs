@@ -85,6 +85,8 @@ pub struct Creds {
     pub caps: u64,
     /// No program gives it more than it has (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privs: bool,
+    /// A zombie of which no thread lives, or one being removed (as [`proc::Stat::is_dead`]).
+    pub dead: bool,
 }
 
 /// `CAP_SYS_PTRACE` of capabilities(7).
@@ -105,6 +107,7 @@ impl Creds {
         let numbers = |name| -> Option<Vec<u32>> {
             field(name)?.split_ascii_whitespace().map(|n| n.parse().ok()).collect()
         };
+        let ended = field("State:")?.trim_start().starts_with(['Z', 'X', 'x']);
         let ids = |name| numbers(name)?.get(..3)?.try_into().ok();
         Some(Creds {
             tgid: field("Tgid:")?.trim().parse().ok()?,
@@ -114,6 +117,7 @@ impl Creds {
             groups: numbers("Groups:")?,
             caps: u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?,
             no_new_privs: field("NoNewPrivs:").is_some_and(|set| set.trim() == "1"),
+            dead: ended && field("Threads:").is_none_or(|n| matches!(n.trim(), "0" | "1")),
         })
     }
 
@@ -141,20 +145,16 @@ pub fn canset(caller: &Creds, capable: bool, target: &Creds, root_marked: bool) 
     }
 }
 
-/// Whether what this caller does to a process is done as root (R18): uid 0 with CAP_SYS_PTRACE over it.
-pub fn is_root_over(caller: &Caller, pid: i32) -> bool {
-    caller.uid == 0 && caller.creds().is_some_and(|who| is_capable(who, pid))
-}
-
 fn is_capable(who: &Creds, pid: i32) -> bool {
     who.caps >> CAP_SYS_PTRACE & 1 == 1 && rules_over(who.tgid, pid)
 }
 
-/// The whole permission: R33 and Linux. `yama` is what Yama's `ptrace_scope` says, `None` where it does not count.
+/// The whole permission: R33 and Linux. `yama` is what Yama's `ptrace_scope` says, `None` where it does not count. True where
+/// what the caller does to the process is done as root (R18): by uid 0 with CAP_SYS_PTRACE over it.
 ///
 /// # Errors
 /// EPERM with the reason; ESRCH.
-pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>) -> Result<()> {
+pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>) -> Result<bool> {
     let denied = |why: &'static str| Error::Denied { pid, why: Cow::Borrowed(why) };
     if caller.tid <= 0 {
         return Err(denied("the caller is in a pid namespace that cannot be seen from here"));
@@ -165,7 +165,8 @@ pub fn may_trace(caller: &Caller, pid: i32, root_marked: bool, yama: Option<u8>)
     let target = Creds::of(pid)?;
     let capable = is_capable(&who, pid);
     canset(&who, capable, &target, root_marked).map_err(denied)?;
-    linux_allows(&who, capable, pid, yama)
+    linux_allows(&who, capable, pid, yama)?;
+    Ok(caller.uid == 0 && capable)
 }
 
 /// What Linux asks: root needs CAP_SYS_PTRACE over the process's user namespace, others must be able to read its

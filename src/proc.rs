@@ -65,11 +65,26 @@ impl ProcId {
     /// ESRCH.
     pub fn stat(self) -> Result<Stat> {
         let stat = Stat::of(self.pid)?;
-        let is_it = match self.inode {
-            0 => stat.start == self.start,
-            mine => inode(&pidfd(self.pid)?) == mine,
+        self.is_it(Some(&stat))?;
+        Ok(stat)
+    }
+
+    /// That this very process has that number still, be it a zombie: what was read by the number before this was its.
+    /// Mostly needs nothing of /proc.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn is_there(self) -> Result<()> {
+        self.is_it(None)
+    }
+
+    fn is_it(self, stat: Option<&Stat>) -> Result<()> {
+        let is_it = match (self.inode, stat) {
+            (0, Some(stat)) => stat.start == self.start,
+            (0, None) => Stat::of(self.pid)?.start == self.start,
+            (mine, _) => inode(&pidfd(self.pid)?) == mine,
         };
-        if is_it { Ok(stat) } else { Err(Error::Gone { pid: self.pid }) }
+        if is_it { Ok(()) } else { Err(Error::Gone { pid: self.pid }) }
     }
 }
 
@@ -333,6 +348,24 @@ mod tests {
         assert_eq!(tgid(tid), Ok(pid));
         assert_eq!(ProcId::of(tid), Err(Error::Gone { pid: tid }));
         assert_eq!(ProcId::of(0), Err(Error::Gone { pid: 0 }));
+    }
+
+    #[test]
+    fn a_zombie_is_there_until_it_is_reaped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = ProcId::of(child.id() as i32).unwrap();
+        let by = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while id.check().is_ok() {
+            assert!(std::time::Instant::now() < by, "it does not end");
+            std::thread::yield_now();
+        }
+        // As on a kernel whose pidfds say nothing.
+        let old = ProcId { inode: 0, start: Stat::of(id.pid).unwrap().start, ..id };
+        let other = [ProcId { inode: id.inode + 1, ..id }, ProcId { start: old.start + 1, ..old }];
+        assert_eq!([id, old].map(|id| id.is_there().is_ok()), [true; 2]);
+        assert_eq!(other.map(|id| id.is_there().is_ok()), [false; 2]);
+        child.wait().unwrap();
+        assert_eq!(id.is_there().unwrap_err().errno(), libc::ESRCH);
     }
 
     #[test]

@@ -24,8 +24,8 @@ mod timeout;
 mod tracer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,19 @@ struct Handle {
 }
 
 enum Command {
-    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Sender<Result<()>>, in_force: Sender<()> },
+    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Heard, in_force: Sender<()> },
     Settle { done: Sender<()> },
+}
+
+/// What a tracer thread has answered, as soon as it has heard of a change. It wakes nobody: mostly the change is in force a moment
+/// later, and that does.
+type Heard = Arc<OnceLock<Result<()>>>;
+
+/// A change that was handed to a tracer thread.
+struct Change {
+    pid: i32,
+    heard: Heard,
+    in_force: Receiver<()>,
 }
 
 /// What tracing one process costs.
@@ -215,17 +226,50 @@ fn tracer_for(tracers: &HashMap<i32, Entry>, pid: i32) -> Option<Handle> {
 }
 
 impl Handle {
-    /// Waits until the tracer thread has answered, kicking it out of its wait.
-    fn hear<T>(&self, answer: &Receiver<T>, by: Instant) -> std::result::Result<T, RecvTimeoutError> {
+    /// Gets the tracer thread out of its wait, if it is in it.
+    fn kick(&self) {
+        match self.tid.load(Ordering::Acquire) {
+            0 => {}
+            tid => sys::kick(tid),
+        }
+    }
+}
+
+impl Change {
+    /// The change, and the command for it.
+    fn new(proc: &Arc<Proc>, trace: Option<Arc<Trace>>) -> (Change, Command) {
+        let heard = Heard::default();
+        let (sender, in_force) = bounded(1);
+        let change = Change { pid: proc.id.pid, heard: Arc::clone(&heard), in_force };
+        (change, Command::Apply { proc: Arc::clone(proc), trace, heard, in_force: sender })
+    }
+
+    /// Waits until the tracer thread has heard of it, kicking it out of its wait.
+    fn hear(&self, tracer: &Handle, by: Instant) -> Result<InForce> {
         loop {
-            match self.tid.load(Ordering::Acquire) {
-                0 => {}
-                tid => sys::kick(tid),
+            if let Some(result) = self.heard.get() {
+                return result.clone().map(|()| InForce::Partly);
             }
-            match answer.recv_timeout(KICK_EVERY) {
+            tracer.kick();
+            match self.in_force.recv_timeout(KICK_EVERY) {
+                Ok(()) => return Ok(InForce::All),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < by => {}
-                answered => return answered,
+                // The kernel makes the attach wait for an exec: it goes on by itself.
+                Err(RecvTimeoutError::Timeout) => return Ok(InForce::Partly),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let gone = Err(Error::Gone { pid: self.pid });
+                    return self.heard.get().cloned().unwrap_or(gone).map(|()| InForce::All);
+                }
             }
+        }
+    }
+
+    /// Waits until it is in force.
+    fn in_force(&self, by: Instant) -> InForce {
+        match self.in_force.recv_deadline(by) {
+            // Dropped: the process is gone, and nothing is left to wait for.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => InForce::All,
+            Err(RecvTimeoutError::Timeout) => InForce::Partly,
         }
     }
 }
@@ -262,10 +306,8 @@ impl Backend for Ptrace {
 
     fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, by: Instant) -> Result<InForce> {
         let pid = proc.id.pid;
-        let (heard, has_heard) = bounded(1);
-        let (in_force, is_in_force) = bounded(1);
         let detach = trace.is_none();
-        let command = Command::Apply { proc: Arc::clone(proc), trace, heard, in_force };
+        let (change, command) = Change::new(proc, trace);
         let handle = match detach {
             false => self.send_or_start(pid, command)?,
             true => match self.send(pid, command) {
@@ -273,23 +315,22 @@ impl Backend for Ptrace {
                 None => return Ok(InForce::All),
             },
         };
-        match handle.hear(&has_heard, Instant::now() + HEAR_MAX) {
-            Ok(result) => result?,
-            // The kernel makes the attach wait for an exec: it goes on by itself.
-            Err(RecvTimeoutError::Timeout) => return Ok(InForce::Partly),
-            Err(RecvTimeoutError::Disconnected) => return Err(Error::Gone { pid }),
-        }
-        match is_in_force.recv_deadline(by) {
-            // Dropped: the process is gone, and nothing is left to wait for.
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(InForce::All),
-            Err(RecvTimeoutError::Timeout) => Ok(InForce::Partly),
+        match change.hear(&handle, Instant::now() + HEAR_MAX)? {
+            InForce::All => Ok(InForce::All),
+            InForce::Partly => Ok(change.in_force(by)),
         }
     }
 
     fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()> {
         let (done, is_done) = bounded(1);
         if let Some(handle) = self.send(proc.id.pid, Command::Settle { done }) {
-            let _ = handle.hear(&is_done, by);
+            loop {
+                handle.kick();
+                match is_done.recv_timeout(KICK_EVERY) {
+                    Err(RecvTimeoutError::Timeout) if Instant::now() < by => {}
+                    _ => break,
+                }
+            }
         }
         Ok(())
     }
@@ -315,19 +356,17 @@ impl Backend for Ptrace {
         for proc in pids.iter().filter_map(|&pid| self.shared.procs.get_pid(pid)) {
             proc.set_releasing(true);
         }
-        let left: Vec<Receiver<()>> = pids
+        let left: Vec<Change> = pids
             .into_iter()
             .filter_map(|pid| {
-                let (heard, has_heard) = bounded(1);
-                let (in_force, is_in_force) = bounded(1);
-                let proc = self.shared.procs.get_pid(pid)?;
-                let handle = self.send(pid, Command::Apply { proc, trace: None, heard, in_force })?;
-                let _ = handle.hear(&has_heard, by);
-                Some(is_in_force)
+                let (change, command) = Change::new(&self.shared.procs.get_pid(pid)?, None);
+                let handle = self.send(pid, command)?;
+                let _ = change.hear(&handle, by);
+                Some(change)
             })
             .collect();
-        for detached in left {
-            let _ = detached.recv_deadline(by);
+        for change in left {
+            change.in_force(by);
         }
     }
 

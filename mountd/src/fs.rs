@@ -468,8 +468,8 @@ impl Fs {
 
     /// That it is still this process, be it a zombie as in /proc, or that its records are still there.
     fn exists(&self, id: ProcId) -> Result<()> {
-        match id.stat() {
-            Ok(_) => Ok(()),
+        match id.is_there() {
+            Ok(()) => Ok(()),
             _ if self.ktrace.lingers(id.pid) == Some(id) => Ok(()),
             _ => Err(Errno::ESRCH),
         }

@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use super::aim::Aim;
 use super::{Ktrace, denied};
 use crate::backend::{Backend, Want};
-use crate::cred::{self, Caller};
+use crate::cred::Caller;
 use crate::ctl::{Clear, Set, Target};
 use crate::drain::{self, Descriptor};
 use crate::error::{Error, Result};
@@ -69,9 +69,9 @@ impl Ktrace {
         let named = clear.target.filter(|t| file.is_none() || *t != Target::All || clear.facs.is_some());
         let aim = Aim::new(file, named)?;
         self.each(aim, clear.descend, |id| {
-            self.may(caller, id)?;
+            let root = self.may(caller, id)?;
             match self.heard_of(id) {
-                Some(proc) => self.clear_one(caller, &proc, clear),
+                Some(proc) => self.clear_one(caller, root, &proc, clear),
                 // R34.
                 None => Ok(()),
             }
@@ -114,8 +114,8 @@ impl Ktrace {
                     break;
                 }
                 for proc in writers {
-                    let cleared = self.may(caller, proc.id);
-                    match cleared.and_then(|()| self.clear_one(caller, &proc, &Clear::default())) {
+                    let may = self.may(caller, proc.id);
+                    match may.and_then(|root| self.clear_one(caller, root, &proc, &Clear::default())) {
                         Ok(()) | Err(Error::Gone { .. }) => {}
                         Err(error) => drop(refusal.get_or_insert(error)),
                     }
@@ -169,8 +169,7 @@ impl Ktrace {
     }
 
     fn set_one(&self, caller: &Caller, id: ProcId, set: &Set, into: Into<'_>) -> Result<Arc<Sink>> {
-        self.may(caller, id)?;
-        let root = cred::is_root_over(caller, id.pid);
+        let root = self.may(caller, id)?;
         self.heard_of(id);
         let proc = self.procs.entry(id);
         let _changing = lock(&proc)?;
@@ -239,7 +238,7 @@ impl Ktrace {
         }
         // A set-id exec may have come between the permission and the attach: from then on the backend watches for it.
         let still_may = || {
-            self.may(caller, proc.id).or_else(|error| match error {
+            self.may(caller, proc.id).map(drop).or_else(|error| match error {
                 Error::Denied { .. } => {
                     // Nor may who has set what it was before see any more of it.
                     let _ = backend.apply(proc, None, by);
@@ -353,10 +352,17 @@ impl Ktrace {
         Ok(sink)
     }
 
-    pub(super) fn clear_one(&self, caller: &Caller, proc: &Arc<Proc>, clear: &Clear) -> Result<()> {
+    /// `root`: as [`Ktrace::may`] says.
+    pub(super) fn clear_one(
+        &self,
+        caller: &Caller,
+        root: bool,
+        proc: &Arc<Proc>,
+        clear: &Clear,
+    ) -> Result<()> {
         let _changing = lock(proc)?;
         let Some(old) = proc.trace() else { return Ok(()) };
-        only_root_changes_roots(cred::is_root_over(caller, proc.id.pid), proc, Some(&old))?;
+        only_root_changes_roots(root, proc, Some(&old))?;
         let by = self.patience(caller, proc.id);
         let facs = clear.facs.map_or(Facs::empty(), |facs| old.facs - facs);
         if facs.is_empty() {
@@ -380,11 +386,10 @@ impl Ktrace {
     pub(super) fn release(&self, proc: &Arc<Proc>, old: &Arc<Trace>, by: Instant) -> Result<()> {
         let backend = self.backend(Some(old.backend))?;
         proc.set_releasing(true);
-        // Gone is as good as released.
-        let _ = backend.settle(proc, by);
         let released = backend.apply(proc, None, by);
         proc.set_releasing(false);
         match released {
+            // Gone is as good as released.
             Ok(_) | Err(Error::Gone { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -118,8 +118,8 @@ impl Ktrace {
             return (0, 0);
         }
         let creds = Creds::of(target.pid);
-        match (creds, target.check()) {
-            (Ok(creds), Ok(_)) => creds.owner(),
+        match (creds, target.is_there()) {
+            (Ok(creds), Ok(())) if !creds.dead => creds.owner(),
             _ => (proc.and_then(|p| p.sink()).map_or(0, |s| s.owner()), 0),
         }
     }

@@ -60,13 +60,20 @@ fn yama_is_read_with_the_caller_as_the_tracer() {
 
 #[test]
 fn a_status_file_is_read_and_rubbish_is_not() {
-    let text = "Name:\tx\nTgid:\t5\nPPid:\t4\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000080000\n";
+    let text = "Name:\tx\nState:\tS (sleeping)\nTgid:\t5\nPPid:\t4\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000080000\n";
     let creds = Creds::parse(text).unwrap();
     assert_eq!((creds.uid, creds.gid, creds.groups.as_slice()), ([1, 2, 3], [5, 6, 7], &[9, 10][..]));
     assert_eq!((creds.tgid, creds.ppid, creds.caps), (5, 4, 1 << CAP_SYS_PTRACE));
     assert_eq!(creds.owner(), (0, 0), "ids that differ belong to root");
     assert_eq!(Creds { uid: [3; 3], gid: [4; 3], ..creds }.owner(), (3, 4));
-    for name in ["Tgid:", "PPid:", "Uid:", "Gid:", "Groups:", "CapEff:"] {
+    let dead = |state: &str, threads: &str| {
+        let text = text.replace("S (sleeping)", state) + "Threads:\t" + threads + "\n";
+        Creds::parse(&text).unwrap().dead
+    };
+    assert!(dead("Z (zombie)", "1") && dead("X (dead)", "0"));
+    assert!(!dead("S (sleeping)", "1"));
+    assert!(!dead("Z (zombie)", "2"), "its first thread alone has ended");
+    for name in ["State:", "Tgid:", "PPid:", "Uid:", "Gid:", "Groups:", "CapEff:"] {
         assert_eq!(Creds::parse(&text.replace(name, "X:")), None, "without {name}");
     }
     assert_eq!(Creds::parse(&text.replace("1\t2", "1\tx")), None);
@@ -126,11 +133,11 @@ fn linux_asks_for_a_dumpable_target_of_the_same_ids() {
     let other = Sleeper::new("setpriv", NOBODY).running("sleep");
     let root = Sleeper::new("sleep", &["1000"]).running("sleep");
     let caller = Caller::new(65534, 65534, other.pid());
-    assert_eq!(may_trace(&caller, nobody.pid(), false, None), Ok(()));
+    assert_eq!(may_trace(&caller, nobody.pid(), false, None), Ok(false));
     assert_eq!(may_trace(&caller, nobody.pid(), true, None).unwrap_err().errno(), libc::EPERM);
     assert_eq!(may_trace(&caller, root.pid(), false, None).unwrap_err().errno(), libc::EPERM);
     assert_eq!(may_trace(&caller, nobody.pid(), false, Some(1)).unwrap_err().errno(), libc::EPERM);
-    assert_eq!(may_trace(&caller, other.pid(), false, Some(1)), Ok(()), "oneself is no stranger");
+    assert_eq!(may_trace(&caller, other.pid(), false, Some(1)), Ok(false), "oneself is no stranger");
     // R33 alone would allow this: the same ids, but whoever changes them is not dumpable until it executes a program.
     let us = std::env::current_exe().unwrap();
     let args = ["--exact", "cred::tests::changes_its_ids_and_waits", "--ignored", "--nocapture"];
@@ -170,7 +177,7 @@ fn uid_0_counts_only_with_the_capability_over_the_targets_user_namespace() {
     let target = Sleeper::new("sleep", &["1000"]).running("sleep");
     let plain = Sleeper::new("sleep", &["1000"]).running("sleep");
     let root = |tid| Caller::new(0, 0, tid);
-    assert_eq!(may_trace(&root(plain.pid()), target.pid(), true, Some(2)), Ok(()));
+    assert_eq!(may_trace(&root(plain.pid()), target.pid(), true, Some(2)), Ok(true));
     let bare = Sleeper::new("setpriv", &["--inh-caps=-all", "--bounding-set=-sys_ptrace", "sleep", "1000"])
         .running("sleep");
     assert_eq!(may_trace(&root(bare.pid()), target.pid(), false, None).unwrap_err().errno(), libc::EPERM);
@@ -181,7 +188,11 @@ fn uid_0_counts_only_with_the_capability_over_the_targets_user_namespace() {
         may_trace(&root(contained.pid()), target.pid(), false, None).unwrap_err().errno(),
         libc::EPERM
     );
-    assert_eq!(may_trace(&root(plain.pid()), contained.pid(), false, None), Ok(()), "an ancestor's root may");
+    assert_eq!(
+        may_trace(&root(plain.pid()), contained.pid(), false, None),
+        Ok(true),
+        "an ancestor's root may"
+    );
 }
 
 #[test]

@@ -150,24 +150,32 @@ impl Tracer {
     fn command(&mut self, command: Command) {
         match command {
             Command::Apply { proc, trace, heard, in_force } => {
-                // Who stops for it is heard of at once.
-                self.row = ROW;
+                // Where it fails, or nobody is left, the last sender says so by its end: after what was heard.
+                let told = in_force.clone();
                 let result = match trace {
                     Some(trace) => self.attach(&proc, trace, in_force),
                     None => {
+                        self.settle();
                         self.release(&proc, in_force);
                         Ok(())
                     }
                 };
-                // Who asked may have given up waiting.
-                let _ = heard.try_send(result);
+                // Who stops for it is heard of at once.
+                self.row = ROW;
+                let _ = heard.set(result);
+                drop(told);
             }
             Command::Settle { done } => {
-                self.catch_up();
-                self.switches();
+                self.settle();
                 let _ = done.try_send(());
             }
         }
+    }
+
+    /// What happened before is in the sinks.
+    fn settle(&mut self) {
+        self.catch_up();
+        self.switches();
     }
 
     /// Hears of everybody who has stopped by now. Nobody is resumed before all are known: the kernel tells of the youngest

@@ -143,7 +143,7 @@ fn the_permission_counts_at_the_change_and_not_only_before_it() {
     // Root has come after the user's permission was looked at.
     w.tell(Some(target), "set user").unwrap();
     let proc = w.ktrace.procs().get(target).unwrap();
-    let why = w.ktrace.clear_one(&user, &proc, &ctl::Clear::default()).unwrap_err();
+    let why = w.ktrace.clear_one(&user, false, &proc, &ctl::Clear::default()).unwrap_err();
     assert_eq!(why.errno(), libc::EPERM);
     assert!(w.trace(target).is_some());
 }
