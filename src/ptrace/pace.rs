@@ -20,7 +20,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::host::{cpu_of, cpus, idle, run_delay, running};
@@ -93,6 +93,8 @@ pub(super) struct Pace {
     credit: (Instant, f64),
     /// Nothing is tried before; and for how long, the next time.
     shy: (Instant, Duration),
+    /// It keeps away from the cpu of one that is let go.
+    away: bool,
 }
 
 impl Pace {
@@ -122,6 +124,7 @@ impl Pace {
             delay_ns: 0,
             credit: (now, 0.0),
             shy: (now, SHY),
+            away: false,
         }
     }
 
@@ -214,18 +217,29 @@ impl Pace {
         self.leave();
     }
 
-    /// A tracee is about to be let go, and may want its cpu all the time then. Who was near it goes to another one at once: to the
-    /// scheduler it has had, under SCHED_IDLE, so much of its share that it would wait 10 milliseconds to say that it is done.
-    pub(super) fn lets_go(&mut self) {
-        let near = self.near;
+    /// These are about to be let go, and may want their cpu all the time then: who is resumed takes it at once, and this thread would
+    /// wait until the next tick of the clock to say that it is done; or, where it was near, until it has paid back what it
+    /// had of its share under SCHED_IDLE. So it goes to another cpu, and stays away until [`Pace::has_let_go`].
+    pub(super) fn lets_go(&mut self, mut tids: impl Iterator<Item = i32>) {
         self.begin();
-        if let (Some(cpu), Some(cpus)) = (near, self.cpus) {
+        let (Some(cpus), Ok(here)) = (self.cpus, sched_getcpu()) else { return };
+        if !self.away && tids.any(|tid| host::is_busy_on(tid, here)) {
             let mut others = cpus;
             // Who may run on no other stays there.
-            if others.unset(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok() {
-                let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
-            }
+            self.away = others.unset(here).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok();
         }
+    }
+
+    /// Nobody waits any more for one that is let go: it may run where it likes.
+    pub(super) fn has_let_go(&mut self) {
+        if let Some(cpus) = self.cpus.filter(|_| std::mem::take(&mut self.away)) {
+            let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
+        }
+    }
+
+    /// Whether it keeps away from a cpu.
+    pub(super) fn is_away(&self) -> bool {
+        self.away
     }
 
     /// For how long to ask before sleeping.

@@ -30,6 +30,9 @@ use crate::record::Time;
 /// heard first: the kernel tells of the youngest first, and a few busy ones would keep the others stopped for seconds.
 const ROW: u32 = 64;
 
+/// So many threads of a process that is let go are asked where they run.
+const LOOKED_AT: usize = 8;
+
 /// Runs until nothing is left to trace and nobody wants anything.
 pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) {
     if let Err(errno) = sys::hear_kicks() {
@@ -87,6 +90,9 @@ impl Tracer {
     fn work(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             self.command(command);
+        }
+        if self.pace.is_away() && self.groups.values().all(|group| group.changes.is_empty()) {
+            self.pace.has_let_go();
         }
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
@@ -379,7 +385,7 @@ impl Tracer {
     /// is stopped, and will be detached without.
     fn untrace(&mut self, pid: i32, stopped: Option<i32>) {
         let Some(group) = self.groups.get_mut(&pid) else { return };
-        self.pace.lets_go();
+        self.pace.lets_go(group.threads.iter().copied().take(LOOKED_AT));
         group.trace = None;
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {

@@ -54,17 +54,57 @@ fn a_tracer_that_gains_much_may_be_kept_from_its_cpu_for_part_of_it() {
 }
 
 #[test]
-fn who_lets_a_tracee_go_is_no_longer_on_its_cpu() {
+fn who_lets_a_busy_tracee_go_stays_away_from_its_cpu() {
     std::thread::spawn(|| {
         let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
         let mut pace = Pace::new(true);
+        // Where there is one cpu only, there is no other.
+        if pace.cpus.is_none() {
+            return;
+        }
+        let lets_go = |pace: &mut Pace| {
+            let here = sched_getcpu().unwrap();
+            let mut one = CpuSet::new();
+            one.set(here).unwrap();
+            sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+            pace.lets_go(std::iter::once(sys::gettid()));
+            assert_ne!(sched_getcpu(), Ok(here), "who is let go runs where we did");
+            assert_eq!(sched_getaffinity(Pid::from_raw(0)).unwrap().is_set(here), Ok(false));
+            pace.has_let_go();
+            assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (None, Ok(cpus)));
+        };
+        lets_go(&mut pace);
+        // Where this thread may not come back from SCHED_IDLE it never is near.
         pace.follow(sys::gettid());
-        // Where this thread may not come back from SCHED_IDLE, or there is one cpu only, it never is near.
-        let Some(near) = pace.near else { return };
-        assert_eq!(nix::sched::sched_getcpu(), Ok(near));
-        pace.lets_go();
-        assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (None, Ok(cpus)));
-        assert_ne!(nix::sched::sched_getcpu(), Ok(near));
+        lets_go(&mut pace);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn who_lets_a_sleeping_tracee_go_stays_where_it_is() {
+    std::thread::spawn(|| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (tell, tid) = std::sync::mpsc::channel();
+        let sleeper = std::thread::spawn(move || {
+            tell.send(sys::gettid()).unwrap();
+            let _ = stopped.recv();
+        });
+        let tid = tid.recv().unwrap();
+        let by = Instant::now() + Duration::from_secs(10);
+        while host::is_busy_on(tid, cpu_of(tid).unwrap()) {
+            assert!(Instant::now() < by, "it does not sleep");
+        }
+        let mut one = CpuSet::new();
+        one.set(cpu_of(tid).unwrap()).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        let mut pace = Pace::new(true);
+        pace.cpus = sched_getaffinity(Pid::from_raw(0)).ok();
+        pace.lets_go(std::iter::once(tid));
+        assert!(!pace.is_away());
+        drop(stop);
+        sleeper.join().unwrap();
     })
     .join()
     .unwrap();
