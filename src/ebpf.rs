@@ -10,6 +10,7 @@ mod event;
 mod kernel;
 mod load;
 mod merge;
+mod near;
 mod observe;
 mod pace;
 mod places;

@@ -102,8 +102,10 @@ impl Drain {
         let Drain { procs, maps, slots, out, limits, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let count = slot.read(STEP, |sink, watched, bytes| {
-            if let Some((head, event)) = event::parse(bytes) {
-                let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
+            let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
+            if let Some((head, call)) = event::call(bytes) {
+                one.call(head, call);
+            } else if let Some((head, event)) = event::parse(bytes) {
                 one.event(&head, event);
             }
         });
