@@ -3,6 +3,8 @@
 
 mod rescan;
 mod round;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

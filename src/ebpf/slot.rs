@@ -98,6 +98,20 @@ impl Slot {
         merge::merge(lanes, most, |bytes| each(sink, watched, bytes))
     }
 
+    /// As for [`Ring::hush`], all of them.
+    pub(super) fn hush(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.source.hush());
+    }
+
+    /// As for [`Ring::listen`]: false where one of them has something.
+    pub(super) fn listen(&mut self) -> bool {
+        let mut empty = true;
+        for lane in &mut self.lanes {
+            empty &= lane.source.listen();
+        }
+        empty
+    }
+
     fn unread(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.source.produced() - lane.source.at()).sum()
     }
