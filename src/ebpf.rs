@@ -10,6 +10,7 @@ mod event;
 mod kernel;
 mod load;
 mod merge;
+mod near;
 mod observe;
 mod pace;
 mod places;
@@ -133,7 +134,10 @@ fn run(shared: &Shared) {
             match round(shared) {
                 Some((0, _)) => break,
                 Some((events, is_read)) if pace.turn(events, is_read, BEAT) => break,
-                Some(_) => thread::sleep(BEAT),
+                Some(_) => {
+                    let Some(()) = shared.with(Drain::hush) else { return };
+                    thread::sleep(BEAT);
+                }
                 None => return,
             }
         }
@@ -162,10 +166,15 @@ fn round(shared: &Shared) -> Option<(usize, bool)> {
 
 /// Until there is something in a ring, or something else to do.
 fn wait(shared: &Shared) {
-    let timeout = match shared.drain.lock().is_idle() {
+    let mut drain = shared.drain.lock();
+    if !drain.listen() {
+        return;
+    }
+    let timeout = match drain.is_idle() {
         true => EpollTimeout::NONE,
         false => EpollTimeout::from(IDLE),
     };
+    drop(drain);
     // Which ring it is, the pass over all of them finds.
     let _ = shared.epoll.wait(&mut [EpollEvent::empty()], timeout);
 }

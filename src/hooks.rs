@@ -84,8 +84,8 @@ impl Recorder {
 
     /// R2: number and arguments of a call.
     #[inline(always)]
-    pub fn syscall(&mut self, at: At<'_>, code: i32, args: &[u64]) {
-        self.record(at, Facs::SYSCALL, &Body::Syscall { code, args: Args::Words(args) });
+    pub fn syscall(&mut self, at: At<'_>, code: i32, args: Args<'_>) {
+        self.record(at, Facs::SYSCALL, &Body::Syscall { code, args });
     }
 
     /// R3: result of a call. `result` is the kernel's: a negative errno, or the value.

@@ -305,24 +305,26 @@ impl Body<'_> {
 #[inline(always)]
 pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, body: &Body<'_>) {
     match *body {
-        // The two of each call are written where they will be, field by field.
-        Body::Syscall { code, args: Args::Words(words) } if words.len() <= ARGS_MAX => {
-            let start = out.len();
-            let record = room::<{ HEADER_LEN + 8 + 8 * ARGS_MAX }>(out);
-            let len = 8 + 8 * words.len();
-            put_header(record, stamp, KTR_SYSCALL, len);
-            put(record, HEADER_LEN, code.to_le_bytes());
-            put(record, HEADER_LEN + 4, (8 * words.len() as i32).to_le_bytes());
-            for (i, word) in words.iter().enumerate() {
-                put(record, HEADER_LEN + 8 + 8 * i, word.to_le_bytes());
+        // The two of each call are written where they will be, word by word.
+        Body::Syscall { code, args } if args.len() <= ARGS_MAX => {
+            let len = 8 * args.len();
+            let record = room::<{ HEADER_LEN + 8 }>(out);
+            put_header(record, stamp, KTR_SYSCALL, 8 + len);
+            put(record, HEADER_LEN, (u64::from(code as u32) | (len as u64) << 32).to_le_bytes());
+            if len > 0 {
+                let start = out.len();
+                let record = room::<{ 8 * ARGS_MAX }>(out);
+                for (to, arg) in record.as_chunks_mut().0.iter_mut().zip(args.iter()) {
+                    *to = arg.to_le_bytes();
+                }
+                out.truncate(start + len);
             }
-            out.truncate(start + HEADER_LEN + len);
         }
         Body::Sysret { code, error, retval, retval_1 } => {
             let record = room::<{ HEADER_LEN + SYSRET_LEN }>(out);
             put_header(record, stamp, KTR_SYSRET, SYSRET_LEN);
-            put(record, HEADER_LEN, code.to_le_bytes());
-            put(record, HEADER_LEN + 4, error.to_le_bytes());
+            let first = u64::from(code as u16) | u64::from(error as u32) << 32;
+            put(record, HEADER_LEN, first.to_le_bytes());
             put(record, HEADER_LEN + 8, retval.to_le_bytes());
             put(record, HEADER_LEN + 16, retval_1.to_le_bytes());
         }
@@ -344,17 +346,23 @@ fn put<const N: usize, const M: usize>(record: &mut [u8; N], at: usize, bytes: [
     record[at..at + M].copy_from_slice(&bytes);
 }
 
-/// A version 2 header of a body of `len` bytes, into zero bytes.
+/// A version 2 header of a body of `len` bytes. All of it, by words: what was there before need not be written, and a word that is
+/// read as two halves would have to wait for both.
 #[inline(always)]
 fn put_header<const N: usize>(record: &mut [u8; N], stamp: &Stamp, ktr_type: i16, len: usize) {
-    put(record, 0, (len as i32).to_le_bytes());
-    put(record, 4, ktr_type.to_le_bytes());
-    put(record, 6, 2i16.to_le_bytes());
-    put(record, 8, stamp.pid.to_le_bytes());
-    put(record, 12, stamp.comm.0);
-    put(record, 32, stamp.time.sec.to_le_bytes());
-    put(record, 40, stamp.time.nsec.to_le_bytes());
-    put(record, 48, stamp.tid.to_le_bytes());
+    let comm = u128::from_le_bytes(stamp.comm.0);
+    let words = [
+        len as u64 | u64::from(ktr_type as u16) << 32 | 2 << 48,
+        u64::from(stamp.pid as u32) | (comm as u64) << 32,
+        (comm >> 32) as u64,
+        (comm >> 96) as u64,
+        stamp.time.sec as u64,
+        stamp.time.nsec as u64,
+        u64::from(stamp.tid as u32),
+    ];
+    for (at, word) in words.iter().enumerate() {
+        put(record, 8 * at, word.to_le_bytes());
+    }
 }
 
 /// A version 2 header with length 0.

@@ -287,6 +287,13 @@ impl Sink {
         !st.read_out && st.ring.head() > st.ring.tail()
     }
 
+    /// Bytes that even the fastest of its readers has not read, or nobody.
+    pub fn waiting(&self) -> usize {
+        let st = self.state.lock();
+        let fastest = st.slots.values().filter(|slot| slot.pid != 0).map(|slot| slot.pos).max();
+        (st.ring.head() - fastest.unwrap_or(0).max(st.ring.tail())) as usize
+    }
+
     /// True while somebody reads it.
     pub fn is_read(&self) -> bool {
         self.state.lock().readers() > 0

@@ -34,6 +34,9 @@ pub(crate) struct Streams {
     /// Where each waiting read is, by the number of its request.
     waiting: Mutex<HashMap<u64, Arc<Open>>>,
     next: AtomicU64,
+    /// What the last answer of [`Streams::serve`] was made in: to get and give back the memory of a large one costs the more, as all
+    /// its pages are new.
+    spare: Mutex<Vec<u8>>,
     /// Set once: whatever would wait gets EOF.
     closing: AtomicBool,
 }
@@ -94,6 +97,7 @@ impl Streams {
             open: Mutex::default(),
             waiting: Mutex::default(),
             next: AtomicU64::new(1),
+            spare: Mutex::default(),
             closing: AtomicBool::new(false),
         })
     }
@@ -302,7 +306,9 @@ impl Streams {
             return Some(());
         }
         let read = st.reads.pop_front()?;
-        let mut buf = Vec::with_capacity(SMALL);
+        let mut buf = self.spare.try_lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default();
+        buf.clear();
+        buf.reserve(SMALL);
         if self.make(open, &mut st, &read, &mut buf) == Made::Nothing {
             st.reads.push_front(read);
             return Some(());
@@ -310,6 +316,9 @@ impl Streams {
         st.served = Some(read.unique);
         drop(st);
         self.device.send(&buf);
+        if let Some(mut spare) = self.spare.try_lock() {
+            *spare = buf;
+        }
         Some(())
     }
 

@@ -3,6 +3,8 @@
 
 mod rescan;
 mod round;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,7 +160,7 @@ impl Drain {
         }
         let hidden = is_hidden(trace, pid);
         let had_calls = |slot: &Slot| {
-            slot.watched.get(&pid).is_some_and(|watched| watched.trace.facs.intersects(load::CALLS))
+            slot.watched.get(pid).is_some_and(|watched| watched.trace.facs.intersects(load::CALLS))
         };
         if !self.slots.iter().flatten().any(had_calls) {
             self.maps.forget_threads(&proc::threads(pid).unwrap_or_default());
@@ -169,7 +171,7 @@ impl Drain {
         match same {
             // What was taken under the old facilities is recorded under the old and the new.
             true => {
-                if let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) {
+                if let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(pid)) {
                     let facs = old.trace.facs | trace.facs;
                     old.trace = Arc::new(Trace {
                         facs,
@@ -183,7 +185,7 @@ impl Drain {
                 }
                 self.settle_slot(to);
                 // It may have died meanwhile.
-                let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(&pid)) else {
+                let Some(old) = self.slot(to).and_then(|slot| slot.watched.get_mut(pid)) else {
                     return Err(self.ended(to, proc, Error::Gone { pid }));
                 };
                 (old.proc, old.trace, old.since) = (watched.proc, watched.trace, since);
@@ -255,7 +257,7 @@ impl Drain {
     pub(super) fn release_all(&mut self) {
         // Nobody is born any more.
         let _ = self.attach(None);
-        let first = |slot: &Slot| slot.watched.keys().next().copied();
+        let first = |slot: &Slot| slot.watched.iter().next().map(|(pid, _)| pid);
         while let Some(pid) = self.slots.iter().flatten().find_map(first) {
             self.release(pid);
         }
@@ -351,16 +353,16 @@ impl Drain {
     fn bury(&mut self, asks: bool) {
         let mut dead = Vec::new();
         for slot in self.slots.iter().flatten() {
-            let is_dead = |(pid, watched): &(&i32, &Watched)| {
+            let is_dead = |&(pid, watched): &(i32, &Watched)| {
                 let error = || match &watched.proc {
                     Some(proc) => proc.id.check().err(),
                     // Who was gone before anybody heard of it is nothing but a number.
-                    None => ProcId::of(**pid).err(),
+                    None => ProcId::of(pid).err(),
                 };
                 // What cannot be looked at for want of descriptors is not gone.
-                !self.maps.knows(**pid) || (asks && matches!(error(), Some(Error::Gone { .. })))
+                !self.maps.knows(pid) || (asks && matches!(error(), Some(Error::Gone { .. })))
             };
-            dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| *pid));
+            dead.extend(slot.watched.iter().filter(is_dead).map(|(pid, _)| pid));
         }
         for pid in dead {
             // Where it is still known, somebody else may get its number.
@@ -378,9 +380,9 @@ impl Drain {
 
     /// What is wanted of anybody. More than is attached it never is, so nobody is asked when all of that has been found.
     fn wanted(&self) -> Option<Facs> {
-        let watched = self.slots.iter().flatten().flat_map(|slot| slot.watched.values());
+        let watched = self.slots.iter().flatten().flat_map(|slot| slot.watched.iter());
         let mut all = None;
-        for facs in watched.map(|watched| watched.trace.facs).chain(self.held.values().copied()) {
+        for facs in watched.map(|(_, watched)| watched.trace.facs).chain(self.held.values().copied()) {
             all = Some(all.unwrap_or(Facs::empty()) | facs);
             if all == self.attached {
                 break;
@@ -414,7 +416,7 @@ impl Drain {
 
     /// The slot of a process.
     fn find(&self, pid: i32) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.watched.contains_key(&pid)))
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.watched.contains(pid)))
     }
 
     /// The slot of a sink, made where it has none.
@@ -445,7 +447,7 @@ impl Drain {
     /// Takes a process out of a slot. What was lost is told before its sink may end.
     fn forget(&mut self, at: usize, pid: i32) -> Option<Watched> {
         self.account(at);
-        self.slots[at].as_mut()?.watched.remove(&pid)
+        self.slots[at].as_mut()?.watched.remove(pid)
     }
 
     /// What the kernel's side has lost and no event has told of. To be asked where all before it has been read.
@@ -463,7 +465,7 @@ impl Drain {
     /// R31, and whether its memory may be shown; `is_new` where nothing of it was traced before.
     fn applied(&mut self, at: usize, stamp: &Stamp, is_new: bool) {
         let pid = stamp.pid;
-        let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(&pid)) else {
+        let Some(watched) = self.slots[at].as_mut().and_then(|slot| slot.watched.get_mut(pid)) else {
             return;
         };
         let trace = Arc::clone(&watched.trace);

@@ -23,11 +23,16 @@ pub(super) struct Head {
     pub(super) comm: Comm,
 }
 
-/// What has happened.
+/// A call begins, with its arguments as they stand in its record; or ends. Most events are that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call<'a> {
+    Begins { args: &'a [u8] },
+    Ends { result: i64 },
+}
+
+/// What else has happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event<'a> {
-    Syscall { args: [u64; 6] },
-    Sysret { result: i64 },
     Namei(&'a [u8]),
     Genio { fd: i32, data: &'a [u8] },
     Psig { action: u64, mask: u64, info: &'a [u8] },
@@ -55,36 +60,39 @@ pub(super) const MORE: u8 = 1;
 /// It is the rest of the string in the one before.
 pub(super) const REST: u8 = 2;
 
-/// Takes an event apart; `None` for what is none. Inlined: so most of what it gives is never in memory.
-#[inline]
-pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
-    let head: &[u8; HEAD] = bytes.first_chunk()?;
+/// Takes an event of a call apart; `None` for any other. Inlined: so most of what it gives is never in memory.
+#[inline(always)]
+pub(super) fn call(bytes: &[u8]) -> Option<(Head, Call<'_>)> {
+    let head = bytes.first_chunk()?;
     let body = &bytes[HEAD..];
-    let abi = *Abi::ALL.get(usize::from(head[2]))?;
-    let parsed = Head {
-        abi,
+    let call = match head[0] {
+        1 => Call::Begins { args: &body[..(8 * usize::from(head[3])).min(body.len())] },
+        2 => Call::Ends { result: long(body, 0)? as i64 },
+        _ => return None,
+    };
+    Some((parse_head(head)?, call))
+}
+
+/// Takes any other event apart; `None` for what is none.
+pub(super) fn parse(bytes: &[u8]) -> Option<(Head, Event<'_>)> {
+    let head = bytes.first_chunk()?;
+    let parsed = parse_head(head)?;
+    Some((parsed, other(head[0], parsed.word, &bytes[HEAD..])?))
+}
+
+#[inline(always)]
+fn parse_head(head: &[u8; HEAD]) -> Option<Head> {
+    Some(Head {
+        abi: *Abi::ALL.get(usize::from(head[2]))?,
         flag: head[3],
         pid: half(head, 4)? as i32,
         tid: half(head, 8)? as i32,
         word: half(head, 12)?,
         ktime: long(head, KTIME)?,
         comm: Comm::new(&head[24..]),
-    };
-    let event = match head[0] {
-        1 => {
-            let mut args = [0; 6];
-            for (arg, bytes) in args.iter_mut().zip(body.as_chunks().0) {
-                *arg = u64::from_le_bytes(*bytes);
-            }
-            Event::Syscall { args }
-        }
-        2 => Event::Sysret { result: long(body, 0)? as i64 },
-        kind => other(kind, parsed.word, body)?,
-    };
-    Some((parsed, event))
+    })
 }
 
-/// What there is besides the two of each call.
 fn other(kind: u8, word: u32, body: &[u8]) -> Option<Event<'_>> {
     let string = || body.get(..word as usize);
     Some(match kind {
@@ -123,7 +131,7 @@ mod tests {
             bytes[0] = kind;
             bytes[2] = kind % 4;
             for len in 0..bytes.len() {
-                let _ = parse(&bytes[..len]);
+                let _ = (call(&bytes[..len]), parse(&bytes[..len]));
             }
         }
     }
@@ -137,9 +145,21 @@ mod tests {
         bytes[12] = 39;
         bytes[24..28].copy_from_slice(b"comm");
         bytes[40..48].copy_from_slice(&(-2i64).to_le_bytes());
-        let (head, event) = parse(&bytes).unwrap();
+        let (head, call) = call(&bytes).unwrap();
         assert_eq!((head.pid, head.tid, head.word), (7, 8, 39));
         assert_eq!(head.comm.as_bytes(), b"comm");
-        assert_eq!(event, Event::Sysret { result: -2 });
+        assert_eq!(call, Call::Ends { result: -2 });
+    }
+
+    #[test]
+    fn of_a_call_as_many_arguments_are_read_as_it_has_and_as_there_are() {
+        let mut bytes = [7u8; HEAD + 24];
+        (bytes[0], bytes[2]) = (1, 0);
+        for (says, there) in [(0, 0), (2, 2), (3, 3), (6, 3), (255, 3)] {
+            bytes[3] = says;
+            let (_, call) = call(&bytes).unwrap();
+            assert_eq!(call, Call::Begins { args: &[7; 24][..8 * there] });
+        }
+        assert_eq!(parse(&bytes), None, "that is another's");
     }
 }

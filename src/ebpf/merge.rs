@@ -71,14 +71,15 @@ pub(super) fn merge<S: Source>(lanes: &mut [Lane<S>], most: usize, mut each: imp
         lane.next = lane.source.next(lane.end);
     }
     let (mut count, mut latest) = (0, 0);
-    while count < most && lanes.iter().any(Lane::owes) {
+    let mut owing = lanes.iter().filter(|lane| lane.owes()).count();
+    while count < most && owing > 0 {
         let Some((at, until)) = earliest(lanes) else { break };
-        let others = lanes.iter().enumerate().any(|(other, lane)| other != at && lane.owes());
         let lane = &mut lanes[at];
+        let others = owing - usize::from(lane.owes());
         while let Next::At(time) = lane.next
             && time <= until
             && count < most
-            && (others || lane.owes())
+            && (others > 0 || lane.owes())
         {
             lane.source.take(&mut each);
             count += 1;
@@ -86,6 +87,7 @@ pub(super) fn merge<S: Source>(lanes: &mut [Lane<S>], most: usize, mut each: imp
             lane.next = lane.source.next(lane.end);
         }
         latest = latest.max(lane.since);
+        owing = others + usize::from(lane.owes());
     }
     for lane in lanes {
         if lane.source.at() >= lane.end {

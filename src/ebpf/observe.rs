@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::event::{self, Event, Head};
+use super::event::{self, Call, Event, Head};
 use super::kernel::{Entry, Maps};
+use super::near::Near;
 use crate::cred;
 use crate::hooks::{self, At, Recorder};
 use crate::pids::Pids;
 use crate::proc::{Auxv, Proc, ProcId, ProcTable, Stat, Trace};
-use crate::record::{self, Psig, Stamp, Time};
+use crate::record::{self, Args, Psig, Stamp, Time};
 use crate::sink::Sink;
 use crate::syscall::Abi;
 
@@ -100,7 +101,7 @@ impl Out {
         Some(id)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn time(&self, ktime: u64) -> Time {
         const SECOND: u64 = 1_000_000_000;
         let ns = ktime as i64 + self.offset;
@@ -131,40 +132,31 @@ pub(super) struct One<'a> {
     pub(super) procs: &'a Arc<ProcTable>,
     pub(super) maps: &'a mut Maps,
     pub(super) sink: &'a Arc<Sink>,
-    pub(super) watched: &'a mut Pids<Watched>,
+    pub(super) watched: &'a mut Near<Watched>,
     pub(super) out: &'a mut Out,
     pub(super) slot: u32,
 }
 
 impl One<'_> {
-    #[inline]
-    pub(super) fn event(&mut self, head: &Head, event: Event<'_>) {
-        match event {
-            Event::Syscall { args } => self.of_call(head, |recorder, at| {
-                let count = usize::from(head.flag).min(args.len());
-                recorder.syscall(at, head.word as i32, &args[..count]);
-            }),
-            Event::Sysret { result } => {
-                self.of_call(head, |recorder, at| recorder.sysret(at, head.word as i32, result));
-            }
-            event => self.other(head, event),
+    /// A call begins or ends: most of all events, so there is nothing here but what they need.
+    #[inline(always)]
+    pub(super) fn call(&mut self, head: Head, call: Call<'_>) {
+        let Some(watched) = self.watched.get_mut(head.pid) else { return };
+        let out = &mut *self.out;
+        out.recorder.gather();
+        if watched.abi != head.abi || !watched.held.is_empty() {
+            before_call(out, watched, head);
+        }
+        // What others are given a reference to is in memory, where it would be read before it has been written: they have their own.
+        let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
+        let at = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
+        match call {
+            Call::Begins { args } => out.recorder.syscall(at, head.word as i32, Args::Bytes(args)),
+            Call::Ends { result } => out.recorder.sysret(at, head.word as i32, result),
         }
     }
 
-    /// A call begins or ends: most of all events, so there is nothing here but what they need.
-    #[inline]
-    fn of_call(&mut self, head: &Head, record: impl FnOnce(&mut Recorder, At<'_>)) {
-        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
-        let out = &mut *self.out;
-        out.recorder.gather();
-        watched.flush(&mut out.recorder, Some(head.tid));
-        let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
-        let at = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
-        door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), at);
-        record(&mut out.recorder, at);
-    }
-
-    fn other(&mut self, head: &Head, event: Event<'_>) {
+    pub(super) fn event(&mut self, head: &Head, event: Event<'_>) {
         match event {
             Event::Namei(_) | Event::Genio { .. } | Event::Psig { .. } | Event::Csw { .. } => {
                 self.out.recorder.gather();
@@ -178,7 +170,7 @@ impl One<'_> {
         if let Event::Birth(entry) = event {
             return self.born(head.pid, entry, head.ktime, Late::Told);
         }
-        let Some(watched) = self.watched.get_mut(&head.pid) else {
+        let Some(watched) = self.watched.get_mut(head.pid) else {
             // Born of a process that was let go at that very moment.
             if let Event::Fork { .. } = event {
                 self.maps.release(head.word as i32);
@@ -229,14 +221,14 @@ impl One<'_> {
             }
             Event::Exit => self.exit(head),
             Event::Access => self.access(head, &stamp),
-            Event::Syscall { .. } | Event::Sysret { .. } | Event::Lost { .. } | Event::Birth(_) => {}
+            Event::Lost { .. } | Event::Birth(_) => {}
         }
     }
 
     /// R22.
     fn fork(&mut self, head: &Head, stamp: &Stamp, inode: u64) {
         let child = head.word as i32;
-        let Some(parent) = self.watched.get(&head.pid) else { return };
+        let Some(parent) = self.watched.get(head.pid) else { return };
         // Not what its parent has now, but what it had.
         let (abi, trace) = (parent.abi, Arc::clone(&parent.trace));
         let proc = self.out.newborn(child, inode).and_then(|id| self.procs.newborn(id));
@@ -270,13 +262,13 @@ impl One<'_> {
     /// R22, for a child of whom is heard when its parent may be gone, or traced otherwise: it has what its entry says.
     fn born(&mut self, pid: i32, entry: Entry, ktime: u64, late: Late) {
         let id = ProcId::of(pid).ok();
-        if let Some(watched) = self.watched.get(&pid) {
+        if let Some(watched) = self.watched.get(pid) {
             let is_it = watched.proc.as_ref().map(|proc| proc.id) == id || (id.is_none() && watched.found);
             if is_it && (watched.found || late == Late::Found) {
                 return;
             }
             // Its number was another's, of whose end the ring has not told.
-            if let Some(Watched { proc: Some(proc), .. }) = self.watched.remove(&pid) {
+            if let Some(Watched { proc: Some(proc), .. }) = self.watched.remove(pid) {
                 self.procs.exit(&proc);
             }
         }
@@ -301,7 +293,7 @@ impl One<'_> {
     }
 
     fn exec(&mut self, head: &Head, stamp: &Stamp) {
-        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
+        let Some(watched) = self.watched.get_mut(head.pid) else { return };
         let trace = Arc::clone(&watched.trace);
         if head.flag & event::ENDED != 0 {
             if let Some(proc) = &watched.proc {
@@ -333,7 +325,7 @@ impl One<'_> {
             self.take_in();
         }
         self.account();
-        self.watched.remove(&pid)
+        self.watched.remove(pid)
     }
 
     /// Losses that no event has told of.
@@ -355,7 +347,7 @@ impl One<'_> {
 
     /// Ids or dumpability may be others now.
     fn access(&mut self, head: &Head, stamp: &Stamp) {
-        let Some(watched) = self.watched.get_mut(&head.pid) else { return };
+        let Some(watched) = self.watched.get_mut(head.pid) else { return };
         let trace = Arc::clone(&watched.trace);
         let (before, hidden) = (watched.hidden, is_hidden_then(head, &trace));
         let at = At { trace: &trace, stamp, abi: head.abi };
@@ -364,6 +356,16 @@ impl One<'_> {
             let _ = self.maps.trace(head.pid, &trace, self.slot, hidden, true);
         }
     }
+}
+
+/// What comes before the records of a call, where it is not as the one before.
+#[cold]
+#[inline(never)]
+fn before_call(out: &mut Out, watched: &mut Watched, head: Head) {
+    watched.flush(&mut out.recorder, Some(head.tid));
+    let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
+    let at = At { trace: &watched.trace, stamp: &stamp, abi: head.abi };
+    door(&mut out.recorder, &mut watched.abi, watched.proc.as_deref(), at);
 }
 
 /// EMUL whenever the ABI of a call differs from that of the last one of its process.

@@ -20,6 +20,8 @@ const HEADER: usize = 8;
 const PAGE: usize = 4096;
 /// What another cpu has written is on its way so many bytes before it is read. The mapping has the ring twice, one after the other.
 const AHEAD: usize = 512;
+/// Less than any event has, with its header.
+const SHORT: u64 = 8;
 /// Room is given back to the kernel after so many bytes at the latest.
 const STEP: u64 = 32 << 10;
 
@@ -45,6 +47,8 @@ pub(super) struct Ring {
     len: usize,
     /// How far the kernel knows of it.
     told: u64,
+    /// Nobody is to be woken for what comes: the kernel does not hear that all has been read.
+    hushed: bool,
 }
 
 impl Ring {
@@ -60,7 +64,7 @@ impl Ring {
         let fd = map.fd().as_fd();
         let consumer = Shared::of(fd, 0, PAGE, true).map_err(mapped)?;
         let producer = Shared::of(fd, PAGE as u64, PAGE + 2 * size, false).map_err(mapped)?;
-        Ok(Ring { map, consumer, producer, size: size as u64, at: 0, len: 0, told: 0 })
+        Ok(Ring { map, consumer, producer, size: size as u64, at: 0, len: 0, told: 0, hushed: false })
     }
 
     pub(super) fn map(&self) -> &MapData {
@@ -69,6 +73,22 @@ impl Ring {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.map.fd().as_fd()
+    }
+
+    /// From now on nobody is woken for an event. The kernel wakes who reads where an event begins where he has come to: it is told of
+    /// a place in the midst of the last one.
+    pub(super) fn hush(&mut self) {
+        self.hushed = true;
+        self.tell();
+    }
+
+    /// From now on an event wakes who waits for it, but for one that is there already, which is to be read first: then this is
+    /// false.
+    pub(super) fn listen(&mut self) -> bool {
+        self.hushed = false;
+        self.tell();
+        // One that is not finished is seen to be told of when it is.
+        !matches!(self.next(self.produced()), Next::At(_))
     }
 
     /// Where in the mapping the event is that the reader has come to, after its header.
@@ -121,15 +141,16 @@ impl Source for Ring {
         self.producer.prefetch(self.place() + AHEAD);
         each(self.producer.bytes(self.place(), self.len));
         self.pass_over(self.len as u32);
-        if self.at - self.told >= STEP {
+        if self.at.wrapping_sub(self.told) >= STEP {
             self.tell();
         }
     }
 
     fn tell(&mut self) {
-        if self.told != self.at {
-            self.told = self.at;
-            self.consumer.word(0).store(self.at, Ordering::Release);
+        let place = if self.hushed { self.at.wrapping_sub(SHORT) } else { self.at };
+        if self.told != place {
+            self.told = place;
+            self.consumer.word(0).store(place, Ordering::Release);
             fence(Ordering::SeqCst);
         }
     }

@@ -9,11 +9,11 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::kernel::Maps;
 use super::merge::{self, Lane, Source};
+use super::near::Near;
 use super::observe::Watched;
 use super::places::{Change, RINGS};
 use super::ring::Ring;
 use crate::error::{Error, Result};
-use crate::pids::Pids;
 use crate::sink::{Room, Sink};
 
 /// Least and most bytes of the rings of a sink. Their memory is all there from the start, so where there are many they begin
@@ -30,7 +30,7 @@ const GROW_AT: usize = 8;
 /// A sink and its rings.
 pub(super) struct Slot {
     pub(super) sink: Arc<Sink>,
-    pub(super) watched: Pids<Watched>,
+    pub(super) watched: Near<Watched>,
     /// Since when nobody writes to it.
     pub(super) empty: Option<Instant>,
     lanes: Vec<Lane<Ring>>,
@@ -56,7 +56,7 @@ impl Slot {
         let (lanes, room) = full.and_then(Result::ok).map_or_else(|| rings(sink, epoll, LEAST), Ok)?;
         let change = maps.open(at as u32, lanes.iter().map(|lane| &lane.source), sink.policy())?;
         let (sink, rooms, change) = (Arc::clone(sink), vec![room], Some(change));
-        Ok(Slot { sink, watched: Pids::default(), empty: None, lanes, rooms, former: 0, change, grown })
+        Ok(Slot { sink, watched: Near::default(), empty: None, lanes, rooms, former: 0, change, grown })
     }
 
     /// Puts large rings in the place of a small one that fills, and drops that when it has been read.
@@ -92,10 +92,24 @@ impl Slot {
     pub(super) fn read(
         &mut self,
         most: usize,
-        mut each: impl FnMut(&Arc<Sink>, &mut Pids<Watched>, &[u8]),
+        mut each: impl FnMut(&Arc<Sink>, &mut Near<Watched>, &[u8]),
     ) -> usize {
         let Slot { sink, watched, lanes, .. } = self;
         merge::merge(lanes, most, |bytes| each(sink, watched, bytes))
+    }
+
+    /// As for [`Ring::hush`], all of them.
+    pub(super) fn hush(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.source.hush());
+    }
+
+    /// As for [`Ring::listen`]: false where one of them has something.
+    pub(super) fn listen(&mut self) -> bool {
+        let mut empty = true;
+        for lane in &mut self.lanes {
+            empty &= lane.source.listen();
+        }
+        empty
     }
 
     fn unread(&self) -> u64 {

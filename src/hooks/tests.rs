@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proc::ProcId;
-use crate::record::{Comm, Decoder, Time};
+use crate::record::{Args, Comm, Decoder, Time};
 use crate::sink::{Budget, End, Read, Reader, SIZE_MIN};
 
 /// A process that is always there.
@@ -42,7 +42,7 @@ fn seen(trace: &Trace) -> Vec<String> {
 
 /// One of each, and the facility it needs.
 fn each(recorder: &mut Recorder, at: At<'_>) {
-    recorder.syscall(at, 1, &[2, 3]);
+    recorder.syscall(at, 1, Args::Words(&[2, 3]));
     recorder.sysret(at, 1, 4);
     recorder.namei(at, b"path");
     recorder.genio(at, 5, true, b"data");
@@ -91,7 +91,7 @@ fn r02_a_call_has_its_code_and_exactly_its_arguments() {
     let mut expected = Vec::new();
     for count in 0..=6 {
         let args: Vec<u64> = (0..count).map(|n| u64::MAX - n).collect();
-        r.syscall(at, 257, &args);
+        r.syscall(at, 257, Args::Words(&args));
         let bytes: Vec<u8> = args.iter().flat_map(|a| a.to_le_bytes()).collect();
         expected.push(format!("{:?}", Body::Syscall { code: 257, args: Args::Bytes(&bytes) }));
     }
@@ -257,7 +257,7 @@ fn records_that_wait_for_others_are_those_that_do_not() {
                     r.gather();
                 }
                 for n in 0..count {
-                    r.syscall(at, n, &[1, 2]);
+                    r.syscall(at, n, Args::Words(&[1, 2]));
                     r.sysret(at, n, 3);
                 }
                 r.flush();

@@ -20,7 +20,7 @@ use crate::cred;
 use crate::facility::Facs;
 use crate::hooks::{At, Recorder};
 use crate::proc::{Proc, Trace};
-use crate::record::{self, Comm, HEADER_LEN, Stamp, Time};
+use crate::record::{self, Args, Comm, HEADER_LEN, Stamp, Time};
 use crate::syscall::{self, Abi};
 
 /// `AUDIT_ARCH_I386` of the kernel's uapi/linux/audit.h.
@@ -122,7 +122,7 @@ impl Observer {
         let at = at(&trace, &stamp, abi);
         self.door(&task.proc, at);
         let count = known.map_or(call.args.len(), |k| k.args.len());
-        self.recorder.syscall(at, number as i32, &call.args[..count]);
+        self.recorder.syscall(at, number as i32, Args::Words(&call.args[..count]));
         if trace.facs.contains(Facs::NAMEI) && !task.proc.is_opaque() {
             self.namei.record(&mut self.recorder, at, Memory::of(stopped.tid(), abi), &call);
         }

@@ -19,10 +19,9 @@ static __always_inline u64 dumpable(struct task_struct *task)
 /* Whether the memory of the running process may be shown to whom its trace belongs to. */
 static __always_inline bool is_shown(struct proc *p)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-
 	if (p->flags & PROC_ROOTS)
 		return true;
+	struct task_struct *task = (void *)bpf_get_current_task();
 	/* As for a user who opens /proc/pid/environ. */
 	return !(p->flags & PROC_HIDE) && dumpable(task) && (!p->owner || BPF_CORE_READ(task, cred, euid.val) == p->owner);
 }

@@ -18,7 +18,7 @@ static __always_inline void switched(struct run *run, struct task_struct *task, 
 	run->slot = p->slot;
 	run->tgid = task->tgid;
 	run->tid = task->pid;
-	if (!begin_with(&to, p, run, flags, REC(8)))
+	if (!begin_with(&to, p, run, task, flags, REC(8)))
 		return;
 	struct ev_csw *e = RESERVE(&to, ev_csw, REC(8));
 	if (!e)
@@ -28,7 +28,6 @@ static __always_inline void switched(struct run *run, struct task_struct *task, 
 		e->h.flag = FLAG_IN_EXEC;
 	if (out && task->__state & TASK_DEAD)
 		e->h.flag |= FLAG_LAST;
-	name_of(task, e->h.comm);
 	e->out = out;
 	e->user = user;
 	bpf_ringbuf_submit(e, 0);

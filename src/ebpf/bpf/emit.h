@@ -23,6 +23,7 @@ struct to {
 	struct sink *sink;
 	void *ring;
 	struct run *run;
+	struct task_struct *task; /* the running one, asked for once: that is a call of the kernel's */
 };
 
 static __always_inline void stamp(struct run *run)
@@ -39,11 +40,12 @@ static __always_inline struct sink *sink_of(u32 id)
 	return sink && sink->id == id && !sink->dead ? sink : NULL;
 }
 
-static __always_inline bool to_of(struct to *to, struct run *run)
+static __always_inline bool to_of(struct to *to, struct run *run, struct task_struct *task)
 {
 	u32 key;
 
 	to->run = run;
+	to->task = task;
 	to->sink = sink_of(run->slot);
 	if (!to->sink)
 		return false;
@@ -59,7 +61,7 @@ static __always_inline bool to_again(struct to *to, struct run *run)
 {
 	u32 turn = run->turn;
 
-	if (!to_of(to, run))
+	if (!to_of(to, run, bpf_get_current_task_btf()))
 		return false;
 	run->turn = turn;
 	if (turn & 1 || turn != *(volatile u32 *)&to->sink->turn)
@@ -148,7 +150,7 @@ static __always_inline void fill(struct head *h, const struct to *to, u32 kind, 
 	h->tid = run->tid;
 	h->word = word;
 	h->ktime = run->ktime;
-	name_of(bpf_get_current_task_btf(), h->comm);
+	name_of(to->task, h->comm);
 }
 
 static __always_inline void lose_many(struct sink *sink, u64 records, u64 bytes)
@@ -255,15 +257,15 @@ static __always_inline bool is_told(struct to *to, struct proc *p, u32 flags, u6
 	return true;
 }
 
-static __always_inline bool begin_with(struct to *to, struct proc *p, struct run *run, u32 flags, u64 bytes)
+static __always_inline bool begin_with(struct to *to, struct proc *p, struct run *run, struct task_struct *task, u32 flags, u64 bytes)
 {
-	return to_of(to, run) && is_told(to, p, flags, bytes);
+	return to_of(to, run, task) && is_told(to, p, flags, bytes);
 }
 
-static __always_inline bool begin(struct to *to, struct proc *p, struct run *run, u64 bytes)
+static __always_inline bool begin(struct to *to, struct proc *p, struct run *run, struct task_struct *task, u64 bytes)
 {
 	u32 flags = p->flags;
 
 	stamp(run);
-	return begin_with(to, p, run, flags, bytes);
+	return begin_with(to, p, run, task, flags, bytes);
 }

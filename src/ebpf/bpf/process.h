@@ -69,7 +69,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	u32 flags = p->flags;
 	run.slot = p->slot;
 	stamp(&run);
-	if (!to_of(&to, &run))
+	if (!to_of(&to, &run, parent))
 		return 0;
 	struct proc copy = *p;
 	struct ev_fork *e = NULL;
@@ -189,7 +189,7 @@ int BPF_PROG(process_exec, struct task_struct *task, s32 old, struct linux_binpr
 		return 0;
 	struct run run = { .slot = p->slot, .tgid = tgid, .tid = tid };
 	run.abi = task->thread_info.status & TS_COMPAT ? ABI_LINUX32 : ABI_LINUX;
-	bool opened = begin(&to, p, &run, 0);
+	bool opened = begin(&to, p, &run, task, 0);
 	u32 zero = 0;
 	struct scratch *s = bpf_map_lookup_elem(&execs, &zero);
 	if (has_bit(&marked, former)) {
@@ -267,7 +267,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		return 0;
 	run.slot = p->slot;
 	stamp(&run);
-	if (to_of(&to, &run)) {
+	if (to_of(&to, &run, task)) {
 		/* No record, so none is lost: the daemon looks by itself now and then. */
 		struct head *e = may_append(&to) ? reserve(&to, sizeof(*e)) : NULL;
 		if (e) {

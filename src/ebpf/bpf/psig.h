@@ -67,7 +67,7 @@ int BPF_PROG(signal_deliver, int sig, struct kernel_siginfo *info, struct k_siga
 			return 0;
 	}
 	run.slot = p->slot;
-	if (!begin(&to, p, &run, REC(168)))
+	if (!begin(&to, p, &run, task, REC(168)))
 		return 0;
 	struct ev_psig *e = RESERVE(&to, ev_psig, REC(168));
 	if (!e)

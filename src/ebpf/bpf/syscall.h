@@ -87,7 +87,7 @@ static __always_inline int entered(struct pt_regs *regs, long id)
 	u64 bytes = p->facs & FAC_SYSCALL ? REC(8 + 8 * (call ? call->nargs : 6)) : 0;
 	run.slot = p->slot;
 	run.abi = abi;
-	if (!is_wanted(p, abi, nr) || !begin(&to, p, &run, bytes))
+	if (!is_wanted(p, abi, nr) || !begin(&to, p, &run, task, bytes))
 		return 0;
 	/* Its end will not know which call that was. */
 	if (forgot && p->facs & FAC_SYSRET)
@@ -151,16 +151,20 @@ static __always_inline int left(struct pt_regs *regs, long result)
 	u64 bytes = wanted && p->facs & FAC_SYSRET ? REC(24) : 0;
 	run.slot = p->slot;
 	run.abi = abi;
-	if (!(wanted || access) || !begin(&to, p, &run, bytes))
+	if (!(wanted || access) || !begin(&to, p, &run, task, bytes))
 		return 0;
 	if (access)
 		tell_access(&to, p);
 	if (!wanted)
 		return 0;
-	bool shown = is_shown(p);
-	deferred = shown && call ? deferred : 0;
-	bool moves = p->facs & FAC_GENIO && call && result >= 0 && shown &&
+	bool moves = p->facs & FAC_GENIO && call && result >= 0 &&
 		     (call->io || call->flags & (CALL_SOCKETCALL | CALL_IPC));
+	deferred = call ? deferred : 0;
+	/* Most calls have nothing to show, and who may see it costs a few reads. */
+	if ((moves || deferred) && !is_shown(p)) {
+		moves = false;
+		deferred = 0;
+	}
 	u32 zero = 0;
 	struct moved *d = refused || deferred || moves ? bpf_map_lookup_elem(&moveds, &zero) : NULL;
 	if (d) {

@@ -30,9 +30,9 @@ impl Drain {
     }
 
     fn end_privileged(&mut self) {
-        let all = self.slots.iter().flatten().flat_map(|slot| &slot.watched);
+        let all = self.slots.iter().flatten().flat_map(|slot| slot.watched.iter());
         let lost: Vec<i32> =
-            all.filter(|(pid, one)| !may_go_on(**pid, &one.trace)).map(|(pid, _)| *pid).collect();
+            all.filter(|(pid, one)| !may_go_on(*pid, &one.trace)).map(|(pid, _)| pid).collect();
         for pid in lost {
             log::info!("process {pid}: it may have executed a set-id program, tracing stopped");
             self.end(pid);
@@ -41,7 +41,7 @@ impl Drain {
 
     /// Lets go of a process for good, as an exec does that gives privilege.
     fn end(&mut self, pid: i32) {
-        let proc = self.find(pid).and_then(|at| self.slot(at)?.watched.get(&pid)?.proc.clone());
+        let proc = self.find(pid).and_then(|at| self.slot(at)?.watched.get(pid)?.proc.clone());
         self.release(pid);
         if let Some(proc) = proc {
             proc.set_trace(None);
@@ -49,8 +49,8 @@ impl Drain {
     }
 
     fn adopt(&mut self) {
-        let inherit = self.slots.iter().flatten().flat_map(|slot| &slot.watched);
-        let parents: Vec<i32> = inherit.filter(|(_, one)| one.trace.inherit).map(|(pid, _)| *pid).collect();
+        let inherit = self.slots.iter().flatten().flat_map(|slot| slot.watched.iter());
+        let parents: Vec<i32> = inherit.filter(|(_, one)| one.trace.inherit).map(|(pid, _)| pid).collect();
         // Parents before their children.
         for child in proc::descendants(&parents) {
             if self.find(child).is_none() && !self.maps.knows(child) {
@@ -64,7 +64,7 @@ impl Drain {
         let id = ProcId::of(pid).ok()?;
         let stat = id.check().ok()?;
         let at = self.find(stat.ppid)?;
-        let parent = self.slot(at)?.watched.get(&stat.ppid)?;
+        let parent = self.slot(at)?.watched.get(stat.ppid)?;
         if !parent.trace.inherit || stat.start <= parent.since {
             return None;
         }
@@ -80,7 +80,7 @@ impl Drain {
             self.limits.halt();
         }
         if may && self.set(&proc, &trace).is_ok() {
-            if let Some(one) = self.find(pid).and_then(|at| self.slot(at)?.watched.get_mut(&pid)) {
+            if let Some(one) = self.find(pid).and_then(|at| self.slot(at)?.watched.get_mut(pid)) {
                 // All its children are to be traced.
                 one.since = 0;
             }

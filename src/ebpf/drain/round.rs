@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::Drain;
 use crate::ebpf::event;
 use crate::ebpf::observe::{One, STEP_MIN, offset_now};
-use crate::sink::Kept;
+use crate::ebpf::slot::Slot;
+use crate::sink::{Allowance, Kept, Sink};
 
 /// Events that are read of one sink before the others have their turn.
 const TURN: usize = 16384;
-/// Of these so many before it is looked whether a reader is to be woken: some 50 microseconds.
+/// Of these so many before it is looked whether a reader is to be woken: some 25 microseconds.
 const STEP: usize = 256;
 /// An event is written in microseconds, by a program that nothing interrupts for long.
 const STUCK_MAX: Duration = Duration::from_secs(1);
@@ -54,15 +55,38 @@ impl Drain {
             }
             count += events;
             is_read |= events > 0 && self.slots[at].as_ref().is_some_and(|slot| slot.sink.is_read());
-            if self.is_over(events) {
+            let over = self.is_over(events);
+            let wakes = Kept::any() && (over || self.has_enough(at));
+            if over {
                 self.turn = Turn { at: at + 1, ..Turn::default() };
             }
-            if Kept::any() {
+            if wakes {
                 return Pass { events: count, is_read, is_last: false };
             }
         }
         self.turn = Turn::default();
         Pass { events: count, is_read, is_last: true }
+    }
+
+    /// Nobody is to be woken for what comes: the rings are looked at without that. Each wake-up is an interrupt for who makes the event.
+    pub(in crate::ebpf) fn hush(&mut self) {
+        self.slots.iter_mut().flatten().for_each(Slot::hush);
+    }
+
+    /// What comes from now on wakes who waits for it; false where there is something already, which does not.
+    pub(in crate::ebpf) fn listen(&mut self) -> bool {
+        let mut empty = true;
+        for slot in self.slots.iter_mut().flatten() {
+            empty &= slot.listen();
+        }
+        empty
+    }
+
+    /// Whether a reader that is to be woken need not wait for the end of the turn: what there is by now is worth an answer. Else it
+    /// would be woken for the first step of a beat, and again for the rest.
+    fn has_enough(&self, at: usize) -> bool {
+        let enough = |sink: &Sink| sink.waiting() >= Allowance::enough(sink.attainable());
+        self.slots[at].as_ref().is_none_or(|slot| enough(&slot.sink))
     }
 
     /// Whether the turn is over in which now so many events have been read.
@@ -102,8 +126,10 @@ impl Drain {
         let Drain { procs, maps, slots, out, limits, .. } = self;
         let Some(slot) = slots[at].as_mut() else { return 0 };
         let count = slot.read(STEP, |sink, watched, bytes| {
-            if let Some((head, event)) = event::parse(bytes) {
-                let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
+            let mut one = One { procs, maps, sink, watched, out, slot: at as u32 };
+            if let Some((head, call)) = event::call(bytes) {
+                one.call(head, call);
+            } else if let Some((head, event)) = event::parse(bytes) {
                 one.event(&head, event);
             }
         });
