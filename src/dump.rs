@@ -18,6 +18,7 @@ mod psig;
 mod summary;
 mod text;
 mod truss;
+mod vis;
 
 pub use check::Check;
 pub use emulation::Emulation;

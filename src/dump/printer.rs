@@ -5,7 +5,7 @@ use super::args::Style;
 use super::columns::Columns;
 use super::emulation::{Emulation, Emulations};
 use super::psig::put_psig;
-use super::{Options, number, put, text};
+use super::{Options, number, put, text, vis};
 use crate::errno;
 use crate::record::*;
 
@@ -88,7 +88,7 @@ impl Printer {
             Body::Psig(psig) => put_psig(out, &psig),
             Body::Csw { out: gone, user } => put_csw(out, gone, user),
             Body::User { id, data } => self.user(id, data, out),
-            Body::ExecArg(data) | Body::ExecEnv(data) => text::folded(out, data, column, self.options.width),
+            Body::ExecArg(data) | Body::ExecEnv(data) => vis::folded(out, data, column, self.options.width),
             Body::ExecFd { fd, dtype } => put_exec_fd(out, fd, dtype),
             Body::Mib(data) => {
                 let names = data.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).to_string());
@@ -177,7 +177,7 @@ impl Printer {
             Some(word) => text::hex(out, shown, word),
             None => {
                 out.extend_from_slice(b"       ");
-                text::folded(out, shown, 7, self.options.width);
+                vis::folded(out, shown, 7, self.options.width);
             }
         }
     }
