@@ -18,6 +18,7 @@ mod psig;
 mod summary;
 mod text;
 mod truss;
+mod vis;
 
 pub use check::Check;
 pub use emulation::Emulation;
@@ -99,22 +100,25 @@ impl Default for Options {
 
 impl Options {
     /// Whether a record is to be shown.
+    #[inline]
     pub fn wants(&self, record: &Record<'_>) -> bool {
         let h = &record.header;
         // As NetBSD's kdump, whose shift takes the type modulo 32: a type without a name goes with another facility.
         let facility = 1u32 << (h.ktr_type & 31);
         self.facs.is_none_or(|facs| facs.bits() & facility != 0)
             && self.pid.is_none_or(|pid| pid == h.stamp.pid || pid == h.stamp.tid)
-            && self
-                .label
-                .as_deref()
-                .is_none_or(|want| matches!(record.body(), Body::User { id, .. } if id == want))
+            && self.label.as_deref().is_none_or(|want| has_label(record, want))
     }
 
     /// The part of `data` to be shown.
     fn cut<'a>(&self, data: &'a [u8]) -> &'a [u8] {
         &data[..self.max_data.unwrap_or(usize::MAX).min(data.len())]
     }
+}
+
+#[cold]
+fn has_label(record: &Record<'_>, want: &[u8]) -> bool {
+    matches!(record.body(), Body::User { id, .. } if id == want)
 }
 
 #[cfg(test)]

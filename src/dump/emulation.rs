@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::record::{Body, Psig, Stamp};
+use crate::record::{Body, Psig, Record, Stamp};
 use crate::syscall::{self, Abi, Syscall};
 
 /// What EMUL records name, and `kdump -e`.
@@ -100,21 +100,17 @@ impl Emulations {
     }
 
     /// Takes note of any record, and gives the emulation in which it is to be read.
-    #[inline]
-    pub(super) fn record(&mut self, stamp: &Stamp, body: &Body<'_>) -> Emulation {
-        match *body {
-            Body::Emul(name) => {
-                self.change(stamp.pid, name);
-                self.thread(stamp).emulation
-            }
-            Body::Syscall { code, .. } => self.call(stamp, code),
-            Body::Sysret { code, .. } => self.ret(stamp, code),
-            Body::Psig(ref psig) => {
-                self.signal(stamp.pid, psig);
-                self.thread(stamp).emulation
-            }
-            _ => self.thread(stamp).emulation,
+    #[inline(always)]
+    pub(super) fn record(&mut self, record: &Record<'_>) -> Emulation {
+        let stamp = &record.header.stamp;
+        match record.body() {
+            Body::Emul(name) => self.change(stamp.pid, name),
+            Body::Syscall { code, .. } => return self.call(stamp, code),
+            Body::Sysret { code, .. } => return self.ret(stamp, code),
+            Body::Psig(psig) => self.signal(stamp.pid, &psig),
+            _ => {}
         }
+        self.thread(stamp).emulation
     }
 
     /// An EMUL record.
@@ -180,7 +176,7 @@ pub(super) fn is_exit(call: Option<&Syscall>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Args, Comm, Time};
+    use crate::record::{Args, Comm, Time, encode, record_at};
 
     /// A call of a thread, with more threads after it than there are slots.
     fn calls(emulations: &mut Emulations, pid: i32, code: i32) {
@@ -195,7 +191,9 @@ mod tests {
         let (futex, exit_group) = (202, 231);
         let end = |emulations: &mut Emulations, pid, body| {
             let stamp = Stamp { time: Time::default(), pid, tid: pid, comm: Comm::default() };
-            emulations.record(&stamp, &body);
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &stamp, &body);
+            emulations.record(&record_at(&bytes, 0).unwrap().unwrap());
         };
         let psig = Psig { signo: 15, action: SIG_DFL, ..Psig::default() };
         for body in [Body::Syscall { code: exit_group, args: Args::Words(&[]) }, Body::Psig(psig)] {

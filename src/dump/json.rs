@@ -24,7 +24,7 @@ impl Json {
     /// Appends the line of one record, none where the options hide it.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let (h, body) = (&record.header, record.body());
-        let emulation = self.emulations.record(&h.stamp, &body);
+        let emulation = self.emulations.record(record);
         if !self.options.wants(record) {
             return;
         }

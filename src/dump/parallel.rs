@@ -13,6 +13,7 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 
 use super::Printer;
+use super::again::Again;
 use crate::errno;
 use crate::record::{HEADER_LEN, nothing_left, record_at};
 
@@ -41,14 +42,16 @@ pub fn print_parallel(
                 let _end = EndOfPanic(&cut, &lines);
                 let mut room = vec![0; HEAD + PIECE];
                 let mut text = Vec::new();
+                let mut again = Again::default();
                 loop {
                     let piece = next.fetch_add(1, Ordering::Relaxed);
                     let read = fill(&read_at, &mut room[HEAD..][..PIECE], piece * PIECE as u64);
-                    let Some((records, printer)) = cut.take(piece, |cut| cut.piece(&mut room, read)) else {
+                    let Some((records, printer)) = cut.take(piece, |cut| cut.piece(&mut room, read, again))
+                    else {
                         return;
                     };
                     text.clear();
-                    print(&room[records], printer, &mut text);
+                    again = print(&room[records], printer, &mut text);
                     if lines.take(piece, |lines| ((), lines.put(&text))).is_none() {
                         return cut.end();
                     }
@@ -117,12 +120,13 @@ struct Cut {
 }
 
 impl Cut {
-    /// Takes what was read of a piece, which stands at [`HEAD`] in its room: where its records are, with what printed all before
-    /// them, and whether the stream goes on.
+    /// Takes what was read of a piece, which stands at [`HEAD`] in its room: where its records are, with a printer that goes on
+    /// from there and knows what was printed from `again`, and whether the stream goes on.
     fn piece(
         &mut self,
         room: &mut Vec<u8>,
         (len, error): (usize, Option<io::Error>),
+        again: Again,
     ) -> ((Range<usize>, Printer), bool) {
         let start = match HEAD.checked_sub(self.rest.len()) {
             Some(start) => {
@@ -135,7 +139,7 @@ impl Cut {
             }
         };
         let end = start + self.rest.len() + len;
-        let before = self.printer.clone();
+        let before = self.printer.going_on(again);
         let mut at = start;
         self.fault = loop {
             match record_at(&room[at..end], self.taken) {
@@ -171,13 +175,14 @@ impl Lines<'_> {
     }
 }
 
-fn print(records: &[u8], mut printer: Printer, text: &mut Vec<u8>) {
+fn print(records: &[u8], mut printer: Printer, text: &mut Vec<u8>) -> Again {
     let mut at = 0;
     // They were cut before: there is nothing wrong with them.
     while let Ok(Some(record)) = record_at(&records[at..], 0) {
         printer.record(&record, text);
         at += HEADER_LEN + record.raw.len();
     }
+    printer.into_again()
 }
 
 /// Reads until the buffer is full, the file ends, or an error comes, which is given with what was read before it.

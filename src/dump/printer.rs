@@ -1,16 +1,16 @@
 //! kdump's lines.
 
-use super::again::Again;
+use super::again::{Again, Short};
 use super::args::Style;
 use super::columns::Columns;
 use super::emulation::{Emulation, Emulations};
 use super::psig::put_psig;
-use super::{Options, number, put, text};
+use super::{Options, number, put, text, vis};
 use crate::errno;
 use crate::record::*;
 
 /// Prints records as kdump does. One for each stream: it follows the emulation of each process, and the times.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Printer {
     options: Options,
     emulations: Emulations,
@@ -25,51 +25,67 @@ impl Printer {
         Printer { options, emulations, columns: Columns::default(), again: Again::default() }
     }
 
+    /// One that goes on from here. What was printed before it knows from `again`, which must be of the same options.
+    pub(super) fn going_on(&self, again: Again) -> Printer {
+        let Printer { options, emulations, columns, .. } = self;
+        let (options, emulations, columns) = (options.clone(), emulations.clone(), columns.clone());
+        Printer { options, emulations, columns, again }
+    }
+
+    /// What was printed, for another printer.
+    pub(super) fn into_again(self) -> Again {
+        self.again
+    }
+
     /// Appends the lines of one record, none where the options hide it. A hidden one counts all the same: EMUL changes
     /// the meaning of what follows.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
-        let (h, body) = (&record.header, record.body());
-        let emulation = self.emulations.record(&h.stamp, &body);
-        if self.shows(record, &body) {
-            let start = out.len();
-            self.columns.put(&self.options, h, out);
-            if self.options.abi {
-                put!(out, "{:<8} ", emulation.name());
-            }
-            if !may_come_again(&body) {
-                self.labelled(h.ktr_type, body, emulation, start, out);
-            } else if !self.again.put(record, emulation, out) {
-                let text = out.len();
-                self.labelled(h.ktr_type, body, emulation, start, out);
-                self.again.keep(record, emulation, &out[text..]);
-            }
+        let h = &record.header;
+        let emulation = self.emulations.record(record);
+        if !self.shows(record) {
+            return;
+        }
+        let start = out.len();
+        self.columns.put(&self.options, h, out);
+        if self.options.abi {
+            put!(out, "{:<8} ", emulation.name());
+        }
+        let short = Short::new(record, emulation);
+        if short.as_ref().is_some_and(|short| self.again.put(short, out)) {
+            return;
+        }
+        let text = out.len();
+        self.labelled(record, emulation, start, out);
+        if let Some(short) = short {
+            self.again.keep(&short, &out[text..]);
         }
     }
 
     /// The word for the type, and the body; the line begins at `start`.
-    fn labelled(&self, ktr_type: i16, body: Body<'_>, emulation: Emulation, start: usize, out: &mut Vec<u8>) {
+    fn labelled(&self, record: &Record<'_>, emulation: Emulation, start: usize, out: &mut Vec<u8>) {
+        let ktr_type = record.header.ktr_type;
         match padded(ktr_type) {
             Some(label) => out.extend_from_slice(label),
             None => put!(out, "UNKNOWN({ktr_type})  "),
         }
-        self.body(body, emulation, out.len() - start, out);
+        self.body(record.body(), emulation, out.len() - start, out);
     }
 
     /// Takes note of a record that is printed elsewhere: those after it come out as if it had been printed here.
     #[inline]
     pub(super) fn pass(&mut self, record: &Record<'_>) {
         if matches!(record.header.ktr_type, KTR_SYSCALL | KTR_SYSRET | KTR_EMUL | KTR_PSIG) {
-            self.emulations.record(&record.header.stamp, &record.body());
+            self.emulations.record(record);
         }
-        if (self.options.elapsed || self.options.relative) && self.shows(record, &record.body()) {
+        if (self.options.elapsed || self.options.relative) && self.shows(record) {
             self.columns.pass(&self.options, &record.header);
         }
     }
 
-    fn shows(&self, record: &Record<'_>, body: &Body<'_>) -> bool {
+    #[inline]
+    fn shows(&self, record: &Record<'_>) -> bool {
         // That a stream has ended is seen without it: only --verify needs it.
-        let is_end = matches!(body, Body::User { id: STREAM_ID, data } if data.starts_with(STREAM_END));
-        self.options.wants(record) && !is_end
+        self.options.wants(record) && !(record.header.ktr_type == KTR_USER && is_end(record))
     }
 
     fn body(&self, body: Body<'_>, emulation: Emulation, column: usize, out: &mut Vec<u8>) {
@@ -88,7 +104,7 @@ impl Printer {
             Body::Psig(psig) => put_psig(out, &psig),
             Body::Csw { out: gone, user } => put_csw(out, gone, user),
             Body::User { id, data } => self.user(id, data, out),
-            Body::ExecArg(data) | Body::ExecEnv(data) => text::folded(out, data, column, self.options.width),
+            Body::ExecArg(data) | Body::ExecEnv(data) => vis::folded(out, data, column, self.options.width),
             Body::ExecFd { fd, dtype } => put_exec_fd(out, fd, dtype),
             Body::Mib(data) => {
                 let names = data.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).to_string());
@@ -177,7 +193,7 @@ impl Printer {
             Some(word) => text::hex(out, shown, word),
             None => {
                 out.extend_from_slice(b"       ");
-                text::folded(out, shown, 7, self.options.width);
+                vis::folded(out, shown, 7, self.options.width);
             }
         }
     }
@@ -200,14 +216,9 @@ impl Printer {
     }
 }
 
-/// True of what programs do over and over, and is printed the same wherever in a line it stands.
-fn may_come_again(body: &Body<'_>) -> bool {
-    match body {
-        Body::Syscall { .. } | Body::Sysret { .. } => true,
-        // What is longer has more text than is kept.
-        Body::Genio { data, .. } => data.len() <= 32,
-        _ => false,
-    }
+#[cold]
+fn is_end(record: &Record<'_>) -> bool {
+    matches!(record.body(), Body::User { id: STREAM_ID, data } if data.starts_with(STREAM_END))
 }
 
 /// The word for a record type, as wide as its column; `None` for one without.

@@ -242,7 +242,7 @@ fn the_other_records_have_their_lines() {
 fn data_is_written_as_vis_does() {
     let vis = |data: &[u8]| {
         let mut out = Vec::new();
-        text::folded(&mut out, data, 7, 10_000);
+        vis::folded(&mut out, data, 7, 10_000);
         String::from_utf8(out).unwrap()
     };
     assert_eq!(vis(b"a b\tc\n\r\x08\x07\x0b\x0c"), "\"a b\tc\\n\\r\\b\\a\\v\\f\"\n");
@@ -251,7 +251,7 @@ fn data_is_written_as_vis_does() {
     assert_eq!(vis(b"\x01\x1b\x7f\x80\xa0\xe9\xff"), "\"\\^A\\^[\\^?\\M^@\\240\\M-i\\M^?\"\n");
     // A tab at the margin starts the next line with its full width.
     let mut out = Vec::new();
-    text::folded(&mut out, b"12345678\t12345678", 7, 24);
+    vis::folded(&mut out, b"12345678\t12345678", 7, 24);
     assert_eq!(String::from_utf8(out).unwrap(), "\"12345678\\\n\t\t123456\\\n\t78\"\n");
 }
 
