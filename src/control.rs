@@ -129,7 +129,8 @@ impl Ktrace {
             true => drop(target.check()?),
             false => drop(self.may(caller, target)?),
         }
-        let Some(proc) = self.procs.get(target) else { return Ok(()) };
+        // Who has just been born may be the first to tell of it.
+        let Some(proc) = self.heard_of(target) else { return Ok(()) };
         let Some(trace) = proc.trace().filter(|t| t.facs.intersects(crate::facility::Facs::USER)) else {
             return Ok(());
         };

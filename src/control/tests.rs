@@ -5,6 +5,7 @@ mod records;
 mod whom;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +16,7 @@ use crate::backend::{InForce, Want};
 use crate::ctl;
 use crate::facility::Facs;
 use crate::policy::Policy;
-use crate::proc::{self, Proc, Trace};
+use crate::proc::{self, Proc, ProcTable, Trace};
 use crate::sink::{End, Read};
 
 /// A backend like the others, but that nothing happens.
@@ -28,12 +29,22 @@ struct Fake {
     wedged: Mutex<Vec<i32>>,
     /// What happens to a process while it is attached.
     meanwhile: Mutex<Option<fn(&Proc)>>,
+    /// A birth, parent and child, of which it tells no sooner than it must.
+    birth: Mutex<Option<(ProcId, ProcId)>>,
+    procs: OnceLock<Arc<ProcTable>>,
 }
 
 impl Fake {
     fn new(name: &'static str) -> Arc<Fake> {
-        let (told, refused) = (Mutex::default(), Mutex::default());
-        Arc::new(Fake { name, told, refused, wedged: Mutex::default(), meanwhile: Mutex::default() })
+        Arc::new(Fake {
+            name,
+            told: Mutex::default(),
+            refused: Mutex::default(),
+            wedged: Mutex::default(),
+            meanwhile: Mutex::default(),
+            birth: Mutex::default(),
+            procs: OnceLock::new(),
+        })
     }
 }
 
@@ -72,6 +83,12 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn catch_up(&self, _pid: i32) {
+        if let (Some((parent, child)), Some(procs)) = (self.birth.lock().take(), self.procs.get()) {
+            procs.fork(&procs.entry(parent), child);
+        }
+    }
+
     fn costs(&self, _proc: Option<&Proc>) -> Costs {
         Costs::default()
     }
@@ -107,6 +124,7 @@ impl World {
         choose(&mut options);
         let backends: Vec<Arc<dyn Backend>> = vec![Arc::clone(&fake) as _, Arc::clone(&other) as _];
         let ktrace = Ktrace::new(options, |_| backends);
+        fake.procs.get_or_init(|| Arc::clone(ktrace.procs()));
         let me = Caller::new(
             nix::unistd::geteuid().as_raw(),
             nix::unistd::getegid().as_raw(),

@@ -46,6 +46,21 @@ fn the_header_for_c_makes_records_of_thread_and_child() {
 }
 
 #[test]
+fn what_a_child_does_first_may_be_a_record() {
+    const CHILDREN: usize = 200;
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let mut program = Command::new(tracee::program("utrace"));
+    let mut tracee = Tracee::command(program.arg(CHILDREN.to_string()).env("KTRACE_MOUNT", mount.point()));
+    mount.set(tracee.pid(), "set user +inherit");
+    let mut trace = mount.trace(tracee.pid());
+    tracee.go();
+    let recs = trace.rest();
+    assert!(tracee.running.wait().success());
+    assert_eq!(users(&recs).len(), CHILDREN);
+}
+
+#[test]
 fn it_succeeds_where_nothing_is_traced_and_where_nothing_is_mounted() {
     need!("fuse", "ptrace");
     let mount = Mount::new();

@@ -1,8 +1,10 @@
-/* After a line on standard input: one record from the first thread, one from another, one from a child. */
+/* After a line on standard input: one record from the first thread, one from another, one from a child; or, with a number, one from
+ * each of so many children, the first thing that it does. */
 #include "utrace.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 
 static void *thread(void *unused)
@@ -12,13 +14,21 @@ static void *thread(void *unused)
 	return unused;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	char line[2], much[UTRACE_DATA_MAX + 1] = { 0 };
 	pthread_t other;
 
 	if (read(0, line, sizeof line) < 1)
 		return 1;
+	if (argc > 1) {
+		for (int i = atoi(argv[1]); i > 0; i--) {
+			if (fork() == 0)
+				_exit(utrace("born", "", 0) != 0);
+			wait(NULL);
+		}
+		return 0;
+	}
 	if (utrace("first", "data", 4) != 0)
 		perror("utrace");
 	pthread_create(&other, NULL, thread, NULL);

@@ -51,6 +51,16 @@ fn r27_what_is_written_becomes_one_record_of_the_process() {
 }
 
 #[test]
+fn what_a_newborn_does_first_may_be_to_write_a_record() {
+    let mut w = World::new();
+    let (a, b) = (w.sleep(), w.sleep());
+    w.tell(Some(a), "set user +inherit").unwrap();
+    *w.fake.birth.lock() = Some((a, b));
+    w.ktrace.user(&w.me, b, b"born").unwrap();
+    assert_eq!(users(&w, b), [(b"born".to_vec(), vec![])]);
+}
+
+#[test]
 fn r09_an_id_too_long_is_empty_and_nothing_happens_while_the_facility_is_off() {
     let mut w = World::new();
     let a = w.sleep();
