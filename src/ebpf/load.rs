@@ -39,6 +39,8 @@ const PROGRAMS: [(&str, &str, Facs); 8] = [
 ];
 /// Those of deaths, execs and births.
 const LIVES: [&str; 3] = ["process_exit", "process_exec", "process_fork"];
+/// The program of switches that takes what the tracepoint says of the state, and the one that does without.
+const SWITCHES: [&str; 2] = ["sched_switch", "sched_switch_3"];
 pub(super) const CALLS: Facs =
     Facs::SYSCALL.union(Facs::SYSRET).union(Facs::NAMEI).union(Facs::GENIO).union(Facs::EMUL);
 
@@ -91,6 +93,8 @@ pub(super) struct Limits {
     threads: u32,
     /// Whether bpf_loop() is used where it is there.
     loops: u32,
+    /// Whether what the tracepoint says of the state of a thread is taken where it does.
+    states: bool,
     /// Events until the thread that reads them breaks down.
     pub(super) events: u64,
     /// Which of [`LIVES`] see nothing, a bit each, as if each run of theirs had been left out.
@@ -119,6 +123,7 @@ impl Limits {
             filters: slots - 1,
             threads: 16384,
             loops: 1,
+            states: true,
             events: u64::MAX,
             blind: 0,
             halts: false,
@@ -132,6 +137,7 @@ impl Limits {
                     ("filters", Ok(filters)) => limits.filters = (slots - 1).min(filters as usize),
                     ("threads", Ok(threads)) => limits.threads = threads,
                     ("loops", Ok(loops)) => limits.loops = loops,
+                    ("states", Ok(states)) => limits.states = states != 0,
                     ("events", Ok(events)) => limits.events = events.into(),
                     ("blind", Ok(blind)) => limits.blind = blind,
                     ("halts", Ok(halts)) => limits.halts = halts != 0,
@@ -155,6 +161,8 @@ impl Limits {
 pub(super) struct Programs {
     ebpf: Ebpf,
     calls: Calls,
+    /// Of [`SWITCHES`].
+    switches: &'static str,
     links: [Option<Link>; PROGRAMS.len()],
     blind: u32,
     /// What those would have missed that are blind.
@@ -181,14 +189,15 @@ impl Programs {
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(&OBJECT.0)
             .map_err(|error| chain(&error))?;
-        for (name, tracepoint, _) in PROGRAMS {
+        for (name, tracepoint, _) in PROGRAMS.into_iter().filter(|(name, ..)| *name != SWITCHES[0]) {
             let loaded = match calls.program(name) {
                 Some(name) => program::<TracePoint>(&mut ebpf, name)?.load(),
                 None => program::<BtfTracePoint>(&mut ebpf, name)?.load(tracepoint, &btf),
             };
-            loaded.map_err(|error| format!("{tracepoint}: {}", chain(&error)))?;
+            loaded.map_err(|error| refused(tracepoint, &error))?;
         }
-        Ok(Programs { ebpf, calls, links: Default::default(), blind: limits.blind, missed: 0 })
+        let switches = load_switches(&mut ebpf, &btf, limits.states)?;
+        Ok(Programs { ebpf, calls, switches, links: Default::default(), blind: limits.blind, missed: 0 })
     }
 
     /// The maps.
@@ -225,7 +234,10 @@ impl Programs {
                 continue;
             }
             let failed = |error: ProgramError| format!("{tracepoint}: {}", chain(&error));
-            let name = self.calls.program(name).unwrap_or(name);
+            let name = match *name {
+                name if name == SWITCHES[0] => self.switches,
+                name => self.calls.program(name).unwrap_or(name),
+            };
             let ebpf = &mut self.ebpf;
             match link.take() {
                 None if self.calls.program(tracepoint).is_some() => {
@@ -244,6 +256,34 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Loads that of [`SWITCHES`] which the kernel takes, the first only where it may.
+///
+/// # Errors
+/// Why it takes neither.
+fn load_switches(ebpf: &mut Ebpf, btf: &Btf, states: bool) -> Result<&'static str, String> {
+    let mut load = |name| {
+        let loaded = program::<BtfTracePoint>(ebpf, name)?.load("sched_switch", btf);
+        loaded.map_err(|error| refused("sched_switch", &error))
+    };
+    let [with, without] = SWITCHES;
+    // Whether the tracepoint has that argument, the verifier knows.
+    if states {
+        match load(with) {
+            Ok(()) => return Ok(with),
+            Err(why) => log::info!("{with}: {why}"),
+        }
+    }
+    load(without).map(|()| without)
+}
+
+/// Why a program was not loaded, in words. What the verifier of an old kernel says of it would tell a user nothing: that lacks atomic
+/// operations that fetch (5.12), and `__state` of a thread (5.14). No version decides anything here.
+fn refused(tracepoint: &str, error: &ProgramError) -> String {
+    let is_old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 14, 0));
+    let why = if is_old { "the programs need more than Linux before 5.14 has: " } else { "" };
+    format!("{why}{tracepoint}: {}", chain(error))
 }
 
 fn is_blind(blind: u32, name: &str) -> bool {
@@ -285,20 +325,41 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    fn load(calls: Calls, limits: &Limits) -> Option<Programs> {
+        match Programs::load(calls, limits) {
+            Ok(programs) => Some(programs),
+            Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
+                panic!("{calls:?}: {why}")
+            }
+            Err(why) => {
+                eprintln!("skipped, ebpf is not there: {why}");
+                None
+            }
+        }
+    }
+
     #[test]
     fn calls_are_seen_either_way() {
         for calls in [Calls::Tracepoint, Calls::Perf] {
-            let mut programs = match Programs::load(calls, &Limits::get()) {
-                Ok(programs) => programs,
-                Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
-                    panic!("{calls:?}: {why}")
-                }
-                Err(why) => return eprintln!("skipped, ebpf is not there: {why}"),
-            };
+            let Some(mut programs) = load(calls, &Limits::get()) else { return };
             for facs in [Some(CALLS), None, Some(CALLS), None] {
                 programs.attach(facs).unwrap();
                 assert_eq!(programs.links.iter().flatten().count(), if facs.is_some() { 5 } else { 0 });
             }
+        }
+    }
+
+    #[test]
+    fn the_state_that_the_tracepoint_gives_is_taken_where_it_does() {
+        let gives = KernelVersion::current().unwrap() >= KernelVersion::new(5, 18, 0);
+        for states in [true, false] {
+            let Some(mut programs) = load(Calls::of_this_kernel(), &Limits { states, ..Limits::get() })
+            else {
+                return;
+            };
+            assert_eq!(programs.switches, SWITCHES[usize::from(!(states && gives))]);
+            programs.attach(Some(Facs::CSW)).unwrap();
+            assert_eq!(programs.links.iter().flatten().count(), 4);
         }
     }
 

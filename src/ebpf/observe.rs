@@ -36,6 +36,8 @@ pub(super) struct Watched {
     pub(super) held: Vec<(Stamp, bool, bool)>,
     /// How threads left their cpu.
     pub(super) left: Pids<bool>,
+    /// Which thread was switched last, out or in, and when.
+    pub(super) switched: (i32, u64),
     /// A string of an exec of which the rest is to come.
     pub(super) part: Vec<u8>,
     /// It was found, and may yet tell of its birth.
@@ -56,7 +58,19 @@ enum Late {
 impl Watched {
     pub(super) fn new(trace: Arc<Trace>, abi: Abi) -> Watched {
         let (held, left, part) = (Vec::new(), Pids::default(), Vec::new());
-        Watched { proc: None, trace, abi, hidden: false, held, left, part, found: false, since: 0 }
+        let switched = (0, 0);
+        Watched { proc: None, trace, abi, hidden: false, held, left, switched, part, found: false, since: 0 }
+    }
+
+    /// When it was. Since Linux 7.0 a program of an exec or a signal can be preempted when it has read the clock: then the switches of
+    /// its thread come before what it tells, with later times, and those of one thread never go back.
+    pub(super) fn time_of(&mut self, head: &Head, event: &Event<'_>) -> u64 {
+        match (event, self.switched) {
+            (Event::Csw { .. }, _) => self.switched = (head.tid, head.ktime),
+            (_, (tid, latest)) if tid == head.tid => return head.ktime.max(latest),
+            _ => {}
+        }
+        head.ktime
     }
 
     /// Makes records of what was held of this thread, or of all.
@@ -184,7 +198,8 @@ impl One<'_> {
         } else if !in_exec && !matches!(event, Event::Exec) {
             watched.flush(&mut out.recorder, Some(head.tid));
         }
-        let stamp = Stamp { time: out.time(head.ktime), pid: head.pid, tid: head.tid, comm: head.comm };
+        let time = out.time(watched.time_of(head, &event));
+        let stamp = Stamp { time, pid: head.pid, tid: head.tid, comm: head.comm };
         let trace = &*watched.trace;
         let call = At { trace, stamp: &stamp, abi: head.abi };
         let at = At { trace, stamp: &stamp, abi: watched.abi };

@@ -1,9 +1,13 @@
 use std::process::{Child, Command};
 use std::sync::mpsc::channel;
 
+use super::event::{Event, Head};
+use super::observe::Watched;
 use super::*;
 use crate::proc::ProcId;
+use crate::record::Comm;
 use crate::sink::{Budget, Held, Sink, Waker};
+use crate::syscall::Abi;
 
 /// How long a waker may wait for a lock that nobody holds for long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -69,4 +73,24 @@ fn nobody_waits_for_the_answer_to_a_reader() {
     };
     assert_eq!(woken(signal), (Some("ebpf".to_owned()), Held::Nothing, true));
     ebpf.shutdown(Instant::now());
+}
+
+#[test]
+fn what_a_preempted_program_tells_is_not_before_the_switches_of_its_thread() {
+    let budget = Budget::new(64 << 20);
+    let sink = Sink::new(1 << 20, Policy::Drop, 0, &budget, None).unwrap();
+    let facs = Facs::CSW | Facs::EMUL;
+    let (writer, backend) = (sink.writer(), NAME);
+    let trace = Trace { facs, inherit: false, root: true, seccomp: false, calls: None, backend, writer };
+    let mut watched = Watched::new(Arc::new(trace), Abi::Linux);
+    let mut time = |tid, ktime, event: &Event<'_>| {
+        let head = Head { abi: Abi::Linux, flag: 0, pid: 1, tid, word: 0, ktime, comm: Comm::new(b"sh") };
+        watched.time_of(&head, event)
+    };
+    let csw = Event::Csw { out: false, user: true };
+    assert_eq!(time(1, 20, &csw), 20);
+    assert_eq!(time(1, 10, &Event::Exec), 20);
+    assert_eq!(time(1, 30, &Event::Exec), 30);
+    // What others do says nothing of it.
+    assert_eq!(time(2, 10, &Event::Exec), 10);
 }

@@ -8,6 +8,7 @@ mod missed;
 mod privilege;
 mod rings;
 mod share;
+mod switched;
 mod watched;
 mod whole;
 

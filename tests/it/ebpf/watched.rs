@@ -82,7 +82,7 @@ fn children_of_every_kind_are_watched_from_their_first_call_to_their_end() {
 
 #[test]
 fn a_child_that_was_gone_before_the_daemon_heard_of_it_has_its_trace() {
-    need!("fuse", "ebpf");
+    need!("fuse", "ebpf", "pidfs");
     let mount = Mount::new();
     let daemon = Pid::from_raw(mount.daemon());
     let mark = mount.scratch().join("mark");

@@ -45,6 +45,8 @@ pub(crate) fn has(what: &str) -> bool {
         "ptrace" if IS_EBPF => return has("ebpf"),
         "ptrace" => nix::unistd::geteuid().is_root(),
         "ebpf" => mount::has_ebpf(),
+        // Linux 6.9: a pidfd's inode is one process's for good.
+        "pidfs" => ktrace::proc::ProcId::of(std::process::id() as i32).unwrap().inode != 0,
         "ia32" => tracee::runs("i386"),
         tool => on_path(tool),
     };
