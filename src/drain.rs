@@ -27,6 +27,9 @@ use crate::sys;
 const PIECE: usize = 256 << 10;
 /// After the end of its sink a drain goes on while somebody takes what is left, at most so long without any progress.
 const STUCK_MAX: Duration = Duration::from_secs(2);
+/// What goes into a file nobody waits for: from one write to the next records gather for so long, unless there is enough of them
+/// before, or an end.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often a drain that waits for its descriptor looks whether its sink has ended.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -74,9 +77,10 @@ impl Drain {
         let pid = std::process::id() as i32;
         let mut buf = Vec::with_capacity(PIECE);
         let mut allowance = Allowance::new(Instant::now());
+        let mut wrote: Option<Instant> = None;
         loop {
             let most = self.sink.attainable();
-            while let Some(due) = allowance.turn(Instant::now(), self.reader.unread(), most)
+            while let Some(due) = self.due(wrote, &mut allowance, most)
                 && self.reader.arm(Arc::clone(&bell), Allowance::enough(most))
             {
                 // That nothing came until then is as good.
@@ -88,6 +92,7 @@ impl Drain {
                     self.write(&buf)?;
                     self.sink.written(&self.reader);
                     allowance.answered(Instant::now(), buf.len());
+                    wrote = Some(Instant::now());
                 }
                 Read::Empty => {
                     let since = Instant::now();
@@ -99,6 +104,15 @@ impl Drain {
                 }
                 Read::Eof => return Ok(()),
             }
+        }
+    }
+
+    /// Until when records gather, where they should now: `wrote` is when the last were written, `most` what the ring can hold.
+    fn due(&self, wrote: Option<Instant>, allowance: &mut Allowance, most: usize) -> Option<Instant> {
+        let now = Instant::now();
+        match self.to.is_file() {
+            true => wrote.map(|wrote| wrote + GATHER).filter(|due| *due > now),
+            false => allowance.turn(now, self.reader.unread(), most),
         }
     }
 

@@ -144,6 +144,11 @@ impl Descriptor {
         self.id
     }
 
+    /// True for what keeps what is written: a regular file, or a disk.
+    pub(super) fn is_file(&self) -> bool {
+        self.how == How::File
+    }
+
     /// True for a character device: what goes into it does not stay there, so each user's is a file of its own.
     pub fn is_device(&self) -> bool {
         self.is_device

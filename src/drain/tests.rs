@@ -142,6 +142,26 @@ fn records_reach_the_file_whole_and_in_order() {
 }
 
 #[test]
+fn what_goes_into_a_file_gathers_from_one_write_to_the_next() {
+    let file = temporary();
+    let (sink, ended) = drained(&file, Policy::Stop);
+    let all = sink.writer();
+    let begun = Instant::now();
+    for n in 0..3 {
+        let before = file.metadata().unwrap().len();
+        assert_eq!(append(&sink, n, 10), Appended::Whole);
+        while file.metadata().unwrap().len() == before {
+            assert!(begun.elapsed() < SOON, "it never comes");
+            std::thread::yield_now();
+        }
+        assert!(begun.elapsed() >= GATHER * n as u32, "write {n}");
+    }
+    append(&sink, 3, 10);
+    drop(all);
+    has_ended(&ended);
+}
+
+#[test]
 fn f1_a_record_that_was_begun_is_finished_after_giving_up() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let (sink, ended) = drained(&writer, Policy::Stop);
