@@ -79,12 +79,14 @@ impl Comm {
             Some(whole) => comm = *whole,
             None => comm[..name.len()].copy_from_slice(name),
         }
-        // All at once, as it is done for each record. The lowest bit of `ends` is that of the first zero byte.
+        // It is done for each record: by words, the second only where the name goes on in it.
         let word = u128::from_le_bytes(comm);
-        let ends = word.wrapping_sub(u128::MAX / 0xff) & !word & (u128::MAX / 0xff * 0x80);
-        // Below it all is kept: everything, where there is none.
-        let first = ends & ends.wrapping_neg();
-        let kept = word & (first >> 7).wrapping_sub(1);
+        let (low, high) = (word as u64, (word >> 64) as u64);
+        let kept = match (first_nul(low), first_nul(high)) {
+            (0, 0) => word,
+            (0, nul) => u128::from(low) | u128::from(high & (nul >> 7).wrapping_sub(1)) << 64,
+            (nul, _) => u128::from(low & (nul >> 7).wrapping_sub(1)),
+        };
         Comm(kept.to_le_bytes())
     }
 
@@ -92,6 +94,13 @@ impl Comm {
     pub fn as_bytes(&self) -> &[u8] {
         until_nul(&self.0)
     }
+}
+
+/// The highest bit of the first byte that is 0; no bit where none is.
+#[inline(always)]
+fn first_nul(word: u64) -> u64 {
+    let nuls = word.wrapping_sub(u64::MAX / 0xff) & !word & (u64::MAX / 0xff * 0x80);
+    nuls & nuls.wrapping_neg()
 }
 
 impl fmt::Debug for Comm {
