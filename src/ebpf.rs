@@ -35,6 +35,7 @@ use crate::facility::Facs;
 use crate::proc::{Proc, ProcTable, Trace};
 use crate::sink::{Kept, Policy};
 use drain::Drain;
+use load::Limits;
 use pace::Pace;
 
 /// Its name in `ctl` and `stat`.
@@ -102,7 +103,10 @@ impl Ebpf {
     /// # Errors
     /// Why it cannot be had here, in words.
     pub fn new(procs: Arc<ProcTable>) -> std::result::Result<Arc<Ebpf>, String> {
-        let limits = load::Limits::get();
+        Ebpf::limited(procs, Limits::get())
+    }
+
+    fn limited(procs: Arc<ProcTable>, limits: Limits) -> std::result::Result<Arc<Ebpf>, String> {
         let mut programs = load::Programs::load(load::Calls::of_this_kernel(), &limits)?;
         let maps = kernel::Maps::of(programs.ebpf(), &limits)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;

@@ -87,12 +87,12 @@ struct Handle {
 }
 
 enum Command {
-    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Heard, in_force: Sender<()> },
+    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Heard, in_force: Sender<()>, told: Sender<()> },
     Settle { done: Sender<()> },
 }
 
-/// What a tracer thread has answered, as soon as it has heard of a change. It wakes nobody: mostly the change is in force a moment
-/// later, and that does.
+/// What a tracer thread has answered, as soon as it has heard of a change. It wakes nobody who waits until it is in force: mostly
+/// that is a moment later, and wakes.
 type Heard = Arc<OnceLock<Result<()>>>;
 
 /// A change that was handed to a tracer thread.
@@ -236,12 +236,14 @@ impl Handle {
 }
 
 impl Change {
-    /// The change, and the command for it.
-    fn new(proc: &Arc<Proc>, trace: Option<Arc<Trace>>) -> (Change, Command) {
-        let heard = Heard::default();
-        let (sender, in_force) = bounded(1);
-        let change = Change { pid: proc.id.pid, heard: Arc::clone(&heard), in_force };
-        (change, Command::Apply { proc: Arc::clone(proc), trace, heard, in_force: sender })
+    /// The change, and the command for it. `waits`: until it is in force, and not only until it has been heard of.
+    fn new(proc: &Arc<Proc>, trace: Option<Arc<Trace>>, waits: bool) -> (Change, Command) {
+        let (proc, heard) = (Arc::clone(proc), Heard::default());
+        let (told, receiver) = bounded(1);
+        let change = Change { pid: proc.id.pid, heard: Arc::clone(&heard), in_force: receiver };
+        // The end of the last sender says so too, after what was heard.
+        let in_force = if waits { told.clone() } else { bounded(1).0 };
+        (change, Command::Apply { proc, trace, heard, in_force, told })
     }
 
     /// Waits until the tracer thread has heard of it, kicking it out of its wait.
@@ -307,7 +309,8 @@ impl Backend for Ptrace {
     fn apply(&self, proc: &Arc<Proc>, trace: Option<Arc<Trace>>, by: Instant) -> Result<InForce> {
         let pid = proc.id.pid;
         let detach = trace.is_none();
-        let (change, command) = Change::new(proc, trace);
+        let waits = by > Instant::now();
+        let (change, command) = Change::new(proc, trace, waits);
         let handle = match detach {
             false => self.send_or_start(pid, command)?,
             true => match self.send(pid, command) {
@@ -316,8 +319,10 @@ impl Backend for Ptrace {
             },
         };
         match change.hear(&handle, Instant::now() + HEAR_MAX)? {
-            InForce::All => Ok(InForce::All),
-            InForce::Partly => Ok(change.in_force(by)),
+            InForce::Partly if waits => Ok(change.in_force(by)),
+            InForce::All if waits => Ok(InForce::All),
+            // Whether it is, nobody has asked.
+            _ => Ok(InForce::Partly),
         }
     }
 
@@ -359,7 +364,7 @@ impl Backend for Ptrace {
         let left: Vec<Change> = pids
             .into_iter()
             .filter_map(|pid| {
-                let (change, command) = Change::new(&self.shared.procs.get_pid(pid)?, None);
+                let (change, command) = Change::new(&self.shared.procs.get_pid(pid)?, None, true);
                 let handle = self.send(pid, command)?;
                 let _ = change.hear(&handle, by);
                 Some(change)
@@ -381,3 +386,6 @@ fn has_cap(bit: u32) -> bool {
     let mask = crate::proc::status_field(std::process::id() as i32, "CapEff").unwrap_or_default();
     u64::from_str_radix(&mask, 16).is_ok_and(|caps| caps >> bit & 1 == 1)
 }
+
+#[cfg(test)]
+mod tests;

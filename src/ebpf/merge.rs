@@ -73,7 +73,7 @@ pub(super) fn merge<S: Source>(lanes: &mut [Lane<S>], most: usize, mut each: imp
     let (mut count, mut latest) = (0, 0);
     let mut owing = lanes.iter().filter(|lane| lane.owes()).count();
     while count < most && owing > 0 {
-        let Some((at, until)) = earliest(lanes) else { break };
+        let Some((at, until)) = earliest(lanes, &mut owing) else { break };
         let lane = &mut lanes[at];
         let others = owing - usize::from(lane.owes());
         while let Next::At(time) = lane.next
@@ -100,13 +100,16 @@ pub(super) fn merge<S: Source>(lanes: &mut [Lane<S>], most: usize, mut each: imp
 }
 
 /// The ring whose next event is the earliest, and up to which time it may be read; `None` where that depends on one that is not
-/// finished: what is behind that one may be earlier than anything after its `since`.
-fn earliest<S: Source>(lanes: &mut [Lane<S>]) -> Option<(usize, u64)> {
+/// finished: what is behind that one may be earlier than anything after its `since`. `owing` is how many rings owe something.
+fn earliest<S: Source>(lanes: &mut [Lane<S>], owing: &mut usize) -> Option<(usize, u64)> {
     let mut first: Option<(u64, usize)> = None;
     let mut until = u64::MAX;
     for (at, lane) in lanes.iter_mut().enumerate() {
         if lane.next == Next::Busy {
+            let owed = lane.owes();
             lane.next = lane.source.next(lane.end);
+            // It may have been discarded.
+            *owing -= usize::from(owed && !lane.owes());
         }
         match (lane.next, first) {
             (Next::End, _) => {}

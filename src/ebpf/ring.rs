@@ -86,9 +86,17 @@ impl Ring {
     /// false.
     pub(super) fn listen(&mut self) -> bool {
         self.hushed = false;
-        self.tell();
-        // One that is not finished is seen to be told of when it is.
-        !matches!(self.next(self.produced()), Next::At(_))
+        loop {
+            self.tell();
+            // One that is not finished is seen to be told of when it is.
+            if matches!(self.next(self.produced()), Next::At(_)) {
+                return false;
+            }
+            // Behind what was discarded it wakes nobody until it is known that this has been passed over.
+            if self.told == self.at {
+                return true;
+            }
+        }
     }
 
     /// Where in the mapping the event is that the reader has come to, after its header.

@@ -230,9 +230,10 @@ impl Pace {
         }
     }
 
-    /// Nobody waits any more for one that is let go: it may run where it likes.
+    /// Nobody waits any more for one that is let go: it may run where it likes. Where it is near another one meanwhile, it stays.
     pub(super) fn has_let_go(&mut self) {
-        if let Some(cpus) = self.cpus.filter(|_| std::mem::take(&mut self.away)) {
+        let away = std::mem::take(&mut self.away);
+        if let Some(cpus) = self.cpus.filter(|_| away && self.near.is_none()) {
             let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
         }
     }

@@ -155,9 +155,7 @@ impl Tracer {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Apply { proc, trace, heard, in_force } => {
-                // Where it fails, or nobody is left, the last sender says so by its end: after what was heard.
-                let told = in_force.clone();
+            Command::Apply { proc, trace, heard, in_force, told } => {
                 let result = match trace {
                     Some(trace) => self.attach(&proc, trace, in_force),
                     None => {

@@ -22,8 +22,13 @@ struct Traced {
 impl Traced {
     /// A shell that runs this, and whose calls are traced; `None` where there is no eBPF.
     fn new(runs: &str) -> Option<Traced> {
+        Traced::limited(runs, Facs::SYSCALL | Facs::SYSRET, Limits::get())
+    }
+
+    /// The same, of which this is traced.
+    fn limited(runs: &str, facs: Facs, limits: Limits) -> Option<Traced> {
         let procs = Arc::new(ProcTable::new(DEADLINE));
-        let ebpf = match Ebpf::new(Arc::clone(&procs)) {
+        let ebpf = match Ebpf::limited(Arc::clone(&procs), limits) {
             Ok(ebpf) => ebpf,
             Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
                 panic!("{why}")
@@ -39,8 +44,8 @@ impl Traced {
         let child = shell.args(["-c", runs]).stdin(Stdio::piped()).spawn().unwrap();
         let proc = procs.entry(ProcId::of(child.id() as i32).unwrap());
         let trace = Arc::new(Trace {
-            facs: Facs::SYSCALL | Facs::SYSRET,
-            inherit: false,
+            facs,
+            inherit: true,
             root: true,
             seccomp: false,
             calls: None,
@@ -129,6 +134,30 @@ fn who_comes_by_itself_is_woken_for_nothing_and_who_waits_is_woken() {
     assert!(!drain.listen(), "for what is there nobody is woken: it is to be read");
     read_all(&mut drain);
     assert!(drain.listen());
+    go_on(&drain);
+    assert!(wakes(&drain, DEADLINE), "an event has not woken who waits for it");
+}
+
+#[test]
+fn who_waits_behind_a_child_that_is_not_told_of_is_woken() {
+    // There is room for the shell, and not for its children.
+    let mut limits = Limits::get();
+    limits.procs = 2;
+    let shell = "while read line; do (:); done";
+    let Some(traced) = Traced::limited(shell, Facs::EXEC_ARG, limits) else { return };
+    let mut drain = traced.lock();
+    let go_on = |drain: &Drain| {
+        let before = produced(drain);
+        traced.go_on();
+        until("no child is born", || produced(drain) > before && traced.reads());
+    };
+    until("it does not read", || traced.reads());
+    read_all(&mut drain);
+    drain.hush();
+    go_on(&drain);
+    assert_eq!(drain.pass().events, 0, "a child is told of");
+    go_on(&drain);
+    assert!(drain.listen(), "there is nothing to be read");
     go_on(&drain);
     assert!(wakes(&drain, DEADLINE), "an event has not woken who waits for it");
 }

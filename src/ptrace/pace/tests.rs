@@ -83,6 +83,27 @@ fn who_lets_a_busy_tracee_go_stays_away_from_its_cpu() {
 }
 
 #[test]
+fn who_has_let_one_go_stays_near_another() {
+    std::thread::spawn(|| {
+        let mut pace = Pace::new(true);
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu().unwrap()).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        pace.lets_go(std::iter::once(sys::gettid()));
+        pace.follow(sys::gettid());
+        // Where this thread may not come back from SCHED_IDLE, or there is one cpu only, it never is near.
+        let Some(near) = pace.near else { return };
+        assert!(pace.is_away());
+        pace.has_let_go();
+        let mut one = CpuSet::new();
+        one.set(near).unwrap();
+        assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (Some(near), Ok(one)));
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn who_lets_a_sleeping_tracee_go_stays_where_it_is() {
     std::thread::spawn(|| {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();

@@ -1,0 +1,24 @@
+use crossbeam_channel::TryRecvError;
+
+use super::*;
+use crate::proc::ProcId;
+
+#[test]
+fn who_does_not_wait_until_a_change_is_in_force_is_woken_when_it_has_been_heard_of() {
+    let procs = ProcTable::new(Duration::ZERO);
+    let proc = procs.entry(ProcId::of(std::process::id() as i32).unwrap());
+    // What a tracer thread does with it: somebody must stop yet.
+    let heard = |waits| {
+        let (change, command) = Change::new(&proc, None, waits);
+        let Command::Apply { heard, in_force, told, .. } = command else { panic!("another command") };
+        heard.set(Ok(())).unwrap();
+        drop(told);
+        (change, in_force)
+    };
+    let (change, _in_force) = heard(false);
+    assert_eq!(change.in_force.try_recv(), Err(TryRecvError::Disconnected));
+    let (change, in_force) = heard(true);
+    assert_eq!(change.in_force.try_recv(), Err(TryRecvError::Empty));
+    in_force.send(()).unwrap();
+    assert_eq!(change.in_force.try_recv(), Ok(()));
+}
