@@ -361,17 +361,23 @@ impl Backend for Ptrace {
         for proc in pids.iter().filter_map(|&pid| self.shared.procs.get_pid(pid)) {
             proc.set_releasing(true);
         }
-        let left: Vec<Change> = pids
+        // All are told before one is waited for.
+        let told: Vec<(Change, Handle)> = pids
             .into_iter()
             .filter_map(|pid| {
                 let (change, command) = Change::new(&self.shared.procs.get_pid(pid)?, None, true);
                 let handle = self.send(pid, command)?;
-                let _ = change.hear(&handle, by);
-                Some(change)
+                handle.kick();
+                Some((change, handle))
             })
             .collect();
-        for change in left {
-            change.in_force(by);
+        for (change, handle) in &told {
+            if Instant::now() >= by {
+                return;
+            }
+            if let Ok(InForce::Partly) = change.hear(handle, by) {
+                change.in_force(by);
+            }
         }
     }
 
