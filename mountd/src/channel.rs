@@ -129,7 +129,13 @@ pub(crate) fn serve(device: &Device, to_fuser: &OwnedFd, streams: &Streams, file
                     break Err(errno.into());
                 }
             }
-            None => log::warn!("a request of {} bytes makes no sense", request.len()),
+            None => {
+                log::warn!("a request of {} bytes makes no sense", request.len());
+                // Who asks would wait for ever, and no signal would end that.
+                if let Some(unique) = wire::wants_answer(request) {
+                    device.reply(unique, libc::EIO);
+                }
+            }
         }
     };
     // fuser's loop ends in order; where it has ended already there is nobody to tell.

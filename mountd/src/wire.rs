@@ -186,6 +186,15 @@ impl Request<'_> {
     }
 }
 
+/// Identifies a request that is to be answered, whatever else it says; `None` where it says too little, or the kernel waits for
+/// nothing.
+pub(crate) fn wants_answer(message: &[u8]) -> Option<u64> {
+    match u32_at(message, 4)? {
+        INTERRUPT | FORGET | BATCH_FORGET => None,
+        _ => u64_at(message, 8),
+    }
+}
+
 /// Raises the pages of one request in fuser's answer to INIT: that much fits one read. What is no such answer stays.
 pub(crate) fn widen_init_reply(message: &mut [u8], pages: u16) {
     if message.len() >= INIT_REPLY && u32_at(message, 4) == Some(0) {

@@ -52,6 +52,19 @@ fn a_short_message_is_refused_wherever_it_is_cut() {
 }
 
 #[test]
+fn what_makes_no_sense_is_answered_where_somebody_waits() {
+    for opcode in [READ, POLL, RELEASE, LOOKUP, SETATTR, OPEN, WRITE] {
+        let cut = request(opcode, 3, 0, &[]);
+        assert_eq!((Request::parse(&cut), wants_answer(&cut)), (None, Some(3)), "{opcode}");
+    }
+    for opcode in [INTERRUPT, FORGET, BATCH_FORGET] {
+        let cut = request(opcode, 3, 0, &[]);
+        assert_eq!((Request::parse(&cut), wants_answer(&cut)), (None, None), "{opcode}");
+    }
+    assert_eq!(wants_answer(&[0; 15]), None, "nobody can be named");
+}
+
+#[test]
 fn only_the_answer_to_init_is_widened() {
     let mut answer = vec![0; INIT_REPLY];
     widen_init_reply(&mut answer, 256);
