@@ -21,13 +21,16 @@ pub(crate) struct Files {
     device: Arc<Device>,
     fs: Arc<Fs>,
     streams: Arc<Streams>,
-    work: Arc<Work>,
+    /// For commands.
+    commands: Arc<Work>,
+    /// For opens of `trace` and `text`: whose commands wait for long keeps nobody's files shut.
+    opens: Arc<Work>,
 }
 
 impl Files {
     /// Answers go to `device`, streams that are opened to `streams`.
-    pub(crate) fn new(device: Arc<Device>, fs: Arc<Fs>, streams: Arc<Streams>, work: Arc<Work>) -> Files {
-        Files { device, fs, streams, work }
+    pub(crate) fn new(device: Arc<Device>, fs: Arc<Fs>, streams: Arc<Streams>, commands: Arc<Work>) -> Files {
+        Files { device, fs, streams, commands, opens: Arc::new(Work::new("open")) }
     }
 
     /// Answers a request, now or by a thread of [`Work`].
@@ -49,12 +52,12 @@ impl Files {
             FileRequest::Setattr { mode_or_ids: true } => self.device.reply(unique, libc::EPERM),
             FileRequest::Open(flags) if self.fs.is_stream(ino) => {
                 let caller = caller();
-                self.later(unique, move |files| files.open(unique, &caller, ino, flags));
+                self.later(&self.opens, unique, move |files| files.open(unique, &caller, ino, flags));
             }
             FileRequest::Open(flags) => self.answer(unique, || self.open(unique, &caller(), ino, flags)),
             FileRequest::Write { fh, data } => {
                 let (caller, data) = (caller(), data.to_vec());
-                self.later(unique, move |files| {
+                self.later(&self.commands, unique, move |files| {
                     files.fs.write(&caller, fh, &data).map(|len| reply::written(unique, len))
                 });
             }
@@ -86,9 +89,9 @@ impl Files {
     }
 
     /// The same by another thread; EAGAIN where too many wait for one already.
-    fn later(&self, unique: u64, ask: impl FnOnce(&Files) -> Result<Vec<u8>> + Send + 'static) {
+    fn later(&self, work: &Work, unique: u64, ask: impl FnOnce(&Files) -> Result<Vec<u8>> + Send + 'static) {
         let files = self.clone();
-        if !self.work.run(move || files.answer(unique, || ask(&files))) {
+        if !work.run(move || files.answer(unique, || ask(&files))) {
             self.device.reply(unique, Errno::EAGAIN as i32);
         }
     }

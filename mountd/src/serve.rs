@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let device = Arc::new(Device::new(fuse));
     let streams = Streams::new(Arc::clone(&device), Arc::clone(ktrace.procs()), Arc::clone(&bell));
     let fs = Arc::new(Fs::new(Arc::clone(&ktrace), no_ebpf));
-    let work = Arc::new(Work::new());
+    let work = Arc::new(Work::new("ctl"));
     let files = Files::new(Arc::clone(&device), Arc::clone(&fs), Arc::clone(&streams), Arc::clone(&work));
     let fuse = Fuse::new(fs, Arc::clone(&streams), work, pair.write_max);
 

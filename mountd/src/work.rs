@@ -20,6 +20,8 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The threads and what waits for them.
 #[derive(Debug)]
 pub(crate) struct Work {
+    /// Of its threads.
+    name: &'static str,
     jobs: Sender<Job>,
     taken: Receiver<Job>,
     threads: Arc<AtomicUsize>,
@@ -29,9 +31,9 @@ pub(crate) struct Work {
 
 impl Work {
     /// No threads yet.
-    pub(crate) fn new() -> Work {
+    pub(crate) fn new(name: &'static str) -> Work {
         let (jobs, taken) = bounded(QUEUE);
-        Work { jobs, taken, threads: Arc::default(), pending: Arc::default() }
+        Work { name, jobs, taken, threads: Arc::default(), pending: Arc::default() }
     }
 
     /// Whether the next job would be taken.
@@ -63,7 +65,7 @@ impl Work {
             loop {
                 while let Ok(job) = taken.recv_timeout(IDLE) {
                     if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                        log::error!("a command ended with a fault of ours");
+                        log::error!("an answer ended with a fault of ours");
                     }
                     pending.fetch_sub(1, Ordering::SeqCst);
                 }
@@ -78,9 +80,9 @@ impl Work {
                 }
             }
         };
-        if let Err(err) = thread::Builder::new().name("ctl".to_owned()).spawn(body) {
+        if let Err(err) = thread::Builder::new().name(self.name.to_owned()).spawn(body) {
             self.threads.fetch_sub(1, Ordering::SeqCst);
-            log::error!("no thread for a command: {err}");
+            log::error!("no thread for an answer: {err}");
         }
     }
 }
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_each_other_all_run() {
-        let work = Work::new();
+        let work = Work::new("test");
         let (tx, rx) = bounded(0);
         let (done, all) = bounded(2);
         let sent = done.clone();
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn too_many_are_refused_and_none_is_lost() {
-        let work = Work::new();
+        let work = Work::new("test");
         let (hold, held) = bounded::<()>(0);
         let (done, all) = bounded(4096);
         let mut accepted = 0;
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_fault_in_one_job_does_not_hinder_the_next() {
-        let work = Work::new();
+        let work = Work::new("test");
         let (done, all) = bounded(1);
         assert!(work.run(|| panic!("a fault, made for this test")));
         assert!(work.run(move || done.send(()).expect("the test waits")));
@@ -137,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_last_thread_stays() {
-        let work = Work::new();
+        let work = Work::new("test");
         let both = Arc::new(Barrier::new(2));
         let (done, ids) = bounded(3);
         let id = || thread::current().id();
