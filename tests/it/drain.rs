@@ -313,3 +313,45 @@ fn the_callers_descriptor_and_nobody_elses() {
     let recs = decode(&fs::read(&path).unwrap());
     assert!(recs.iter().any(|rec| matches!(rec.body(), Body::User { id: b"id", .. })), "{recs:?}");
 }
+
+#[test]
+fn who_waits_for_a_file_keeps_nobody_from_opening_a_trace() {
+    /// Threads of the daemon for what may wait.
+    const ALL: usize = 64;
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // A pipe that nobody reads, and that is full.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK;
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+    while writer.write(&[0; 4096]).is_ok() {}
+    let idle: Vec<Running> = (0..ALL).map(|_| idle()).collect();
+    for process in &idle {
+        mount.set(process.pid(), &format!("set user fd={}", writer.as_raw_fd()));
+    }
+    fs::write(mount.path(format!("{}/user", idle[0].pid())), b"id data").unwrap();
+    let traces: Vec<File> = idle
+        .iter()
+        .map(|process| File::open(mount.path(format!("{}/trace", process.pid()))).unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        for trace in &traces {
+            scope.spawn(|| trace.sync_all());
+        }
+        let busy = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", mount.daemon())).unwrap();
+            tasks
+                .flatten()
+                .filter(|task| fs::read(task.path().join("comm")).unwrap_or_default() == b"ctl\n")
+                .count()
+        };
+        wait_for("all of them to wait", || busy() == ALL);
+        let (opened, open) = std::sync::mpsc::channel();
+        let path = mount.path(format!("{}/trace", std::process::id()));
+        std::thread::spawn(move || opened.send(File::open(path).map(drop)));
+        // Half of the time for which they wait.
+        let open = open.recv_timeout(std::time::Duration::from_secs(5));
+        drop(reader);
+        open.expect("it waits with them").unwrap();
+    });
+}
