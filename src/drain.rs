@@ -76,11 +76,13 @@ impl Drain {
         });
         let pid = std::process::id() as i32;
         let mut buf = Vec::with_capacity(PIECE);
-        let mut allowance = Allowance::new(Instant::now());
-        let mut wrote: Option<Instant> = None;
+        let mut allowance = match self.to.is_file() {
+            true => Allowance::unhurried(GATHER, Instant::now()),
+            false => Allowance::new(Instant::now()),
+        };
         loop {
             let most = self.sink.attainable();
-            while let Some(due) = self.due(wrote, &mut allowance, most)
+            while let Some(due) = allowance.turn(Instant::now(), self.reader.unread(), most)
                 && self.reader.arm(Arc::clone(&bell), Allowance::enough(most))
             {
                 // That nothing came until then is as good.
@@ -92,7 +94,6 @@ impl Drain {
                     self.write(&buf)?;
                     self.sink.written(&self.reader);
                     allowance.answered(Instant::now(), buf.len());
-                    wrote = Some(Instant::now());
                 }
                 Read::Empty => {
                     let since = Instant::now();
@@ -104,15 +105,6 @@ impl Drain {
                 }
                 Read::Eof => return Ok(()),
             }
-        }
-    }
-
-    /// Until when records gather, where they should now: `wrote` is when the last were written, `most` what the ring can hold.
-    fn due(&self, wrote: Option<Instant>, allowance: &mut Allowance, most: usize) -> Option<Instant> {
-        let now = Instant::now();
-        match self.to.is_file() {
-            true => wrote.map(|wrote| wrote + GATHER).filter(|due| *due > now),
-            false => allowance.turn(now, self.reader.unread(), most),
         }
     }
 

@@ -23,8 +23,11 @@ pub struct Allowance {
     waited: Duration,
     /// Bytes that were there when it was last let in, and not given yet.
     bytes: usize,
-    /// How long the next answer is held back where nothing is left.
+    /// The most that may be left.
+    burst: u32,
+    /// How long the next answer is held back where nothing is left; at first, and at most.
     gap: Duration,
+    gaps: (Duration, Duration),
     /// When the last answer was given.
     answered: Instant,
 }
@@ -32,7 +35,16 @@ pub struct Allowance {
 impl Allowance {
     /// A full one.
     pub fn new(now: Instant) -> Allowance {
-        Allowance { left: BURST, waited: Duration::ZERO, bytes: 0, gap: GAP_MIN, answered: now }
+        Allowance::of(BURST, (GAP_MIN, GAP_MAX), now)
+    }
+
+    /// For one whom nobody waits for: always so long from one answer to the next, unless there is enough before.
+    pub fn unhurried(gap: Duration, now: Instant) -> Allowance {
+        Allowance::of(0, (gap, gap), now)
+    }
+
+    fn of(burst: u32, gaps: (Duration, Duration), now: Instant) -> Allowance {
+        Allowance { left: burst, waited: Duration::ZERO, bytes: 0, burst, gap: gaps.0, gaps, answered: now }
     }
 
     /// So many bytes are worth an answer at any time: however fast a ring that can hold `most` bytes fills, who is held back
@@ -45,10 +57,10 @@ impl Allowance {
     pub fn waited(&mut self, waited: Duration) {
         self.bytes = 0;
         // More than a burst is forgotten.
-        self.waited = (self.waited + waited).min(EARN * BURST);
+        self.waited = (self.waited + waited).min(EARN * self.burst);
         while self.waited >= EARN {
             self.waited -= EARN;
-            self.left = BURST.min(self.left + 1);
+            self.left = self.burst.min(self.left + 1);
         }
     }
 
@@ -61,9 +73,9 @@ impl Allowance {
         let due = self.answered + self.gap;
         if self.left > 0 {
             self.left -= 1;
-            self.gap = GAP_MIN;
+            self.gap = self.gaps.0;
         } else if due <= now || there >= Allowance::enough(most) {
-            self.gap = (self.gap * 2).min(GAP_MAX);
+            self.gap = (self.gap * 2).min(self.gaps.1);
         } else {
             return Some(due);
         }
@@ -108,6 +120,20 @@ mod tests {
             let due = allowance.turn(now, 1, SIZE).expect("nothing is left");
             assert_eq!(due, now + Duration::from_millis(gap));
             now = due;
+            assert_eq!(at_once(&mut allowance, now), 1);
+        }
+    }
+
+    #[test]
+    fn one_whom_nobody_waits_for_comes_as_rarely_however_long_it_has_waited() {
+        let (mut now, gap) = (Instant::now(), Duration::from_millis(10));
+        let mut allowance = Allowance::unhurried(gap, now);
+        for _ in 0..5 {
+            allowance.waited(Duration::from_secs(1));
+            assert_eq!(allowance.turn(now, 1, SIZE), Some(now + gap));
+            assert_eq!(allowance.turn(now, Allowance::enough(SIZE), SIZE), None, "that is enough");
+            allowance.answered(now, Allowance::enough(SIZE));
+            now += gap;
             assert_eq!(at_once(&mut allowance, now), 1);
         }
     }
