@@ -52,6 +52,8 @@ const USUAL_DELAY: f64 = 0.5;
 /// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
 const SHY: Duration = SPARE_FOR;
 const SHY_MAX: Duration = Duration::from_secs(300);
+/// For so long it keeps away from the cpu of one that is let go and does not stop.
+const AWAY_MAX: Duration = Duration::from_millis(20);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
 
@@ -93,8 +95,8 @@ pub(super) struct Pace {
     credit: (Instant, f64),
     /// Nothing is tried before; and for how long, the next time.
     shy: (Instant, Duration),
-    /// It keeps away from the cpu of one that is let go.
-    away: bool,
+    /// Since when it keeps away from the cpu of one that is let go.
+    away: Option<Instant>,
 }
 
 impl Pace {
@@ -124,7 +126,7 @@ impl Pace {
             delay_ns: 0,
             credit: (now, 0.0),
             shy: (now, SHY),
-            away: false,
+            away: None,
         }
     }
 
@@ -223,24 +225,25 @@ impl Pace {
     pub(super) fn lets_go(&mut self, mut tids: impl Iterator<Item = i32>) {
         self.begin();
         let (Some(cpus), Ok(here)) = (self.cpus, sched_getcpu()) else { return };
-        if !self.away && tids.any(|tid| host::is_busy_on(tid, here)) {
+        if self.away.is_none() && tids.any(|tid| host::is_busy_on(tid, here)) {
             let mut others = cpus;
             // Who may run on no other stays there.
-            self.away = others.unset(here).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok();
+            let left = others.unset(here).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok();
+            self.away = left.then(Instant::now);
         }
     }
 
-    /// Nobody waits any more for one that is let go: it may run where it likes. Where it is near another one meanwhile, it stays.
-    pub(super) fn has_let_go(&mut self) {
-        let away = std::mem::take(&mut self.away);
-        if let Some(cpus) = self.cpus.filter(|_| away && self.near.is_none()) {
+    /// Where nobody `waits` any more for one that is let go, or that one does not stop, it may run where it likes again. Where
+    /// it is near another one meanwhile, it stays.
+    pub(super) fn has_let_go(&mut self, waits: impl FnOnce() -> bool) {
+        let Some(since) = self.away else { return };
+        if since.elapsed() < AWAY_MAX && waits() {
+            return;
+        }
+        self.away = None;
+        if let Some(cpus) = self.cpus.filter(|_| self.near.is_none()) {
             let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
         }
-    }
-
-    /// Whether it keeps away from a cpu.
-    pub(super) fn is_away(&self) -> bool {
-        self.away
     }
 
     /// For how long to ask before sleeping.
@@ -304,6 +307,7 @@ impl Pace {
         self.spins = false;
         self.place.leave();
         if let Some(cpus) = self.cpus.filter(|_| self.near.take().is_some()) {
+            self.away = None;
             sys::run_idle(false);
             // Cpus may have been taken away since: then it stays where it is.
             let _ = sched_setaffinity(Pid::from_raw(0), &cpus);

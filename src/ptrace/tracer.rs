@@ -91,9 +91,8 @@ impl Tracer {
         while let Ok(command) = self.commands.try_recv() {
             self.command(command);
         }
-        if self.pace.is_away() && self.groups.values().all(|group| group.changes.is_empty()) {
-            self.pace.has_let_go();
-        }
+        let groups = &self.groups;
+        self.pace.has_let_go(|| groups.values().any(|group| !group.changes.is_empty()));
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
         }

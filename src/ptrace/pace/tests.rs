@@ -70,10 +70,16 @@ fn who_lets_a_busy_tracee_go_stays_away_from_its_cpu() {
             pace.lets_go(std::iter::once(sys::gettid()));
             assert_ne!(sched_getcpu(), Ok(here), "who is let go runs where we did");
             assert_eq!(sched_getaffinity(Pid::from_raw(0)).unwrap().is_set(here), Ok(false));
-            pace.has_let_go();
+            pace.has_let_go(|| true);
+            assert!(pace.away.is_some(), "somebody waits");
+            pace.has_let_go(|| false);
             assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (None, Ok(cpus)));
         };
         lets_go(&mut pace);
+        pace.lets_go(std::iter::once(sys::gettid()));
+        pace.away = pace.away.map(|since| since - AWAY_MAX);
+        pace.has_let_go(|| true);
+        assert_eq!(sched_getaffinity(Pid::from_raw(0)), Ok(cpus), "it does not stop");
         // Where this thread may not come back from SCHED_IDLE it never is near.
         pace.follow(sys::gettid());
         lets_go(&mut pace);
@@ -93,8 +99,8 @@ fn who_has_let_one_go_stays_near_another() {
         pace.follow(sys::gettid());
         // Where this thread may not come back from SCHED_IDLE, or there is one cpu only, it never is near.
         let Some(near) = pace.near else { return };
-        assert!(pace.is_away());
-        pace.has_let_go();
+        assert!(pace.away.is_some());
+        pace.has_let_go(|| false);
         let mut one = CpuSet::new();
         one.set(near).unwrap();
         assert_eq!((pace.near, sched_getaffinity(Pid::from_raw(0))), (Some(near), Ok(one)));
@@ -123,7 +129,7 @@ fn who_lets_a_sleeping_tracee_go_stays_where_it_is() {
         let mut pace = Pace::new(true);
         pace.cpus = sched_getaffinity(Pid::from_raw(0)).ok();
         pace.lets_go(std::iter::once(tid));
-        assert!(!pace.is_away());
+        assert_eq!(pace.away, None);
         drop(stop);
         sleeper.join().unwrap();
     })
