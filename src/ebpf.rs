@@ -131,7 +131,7 @@ fn run(shared: &Shared) {
     let mut pace = Pace::new();
     while !shared.over.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        wait(shared);
+        let Some(()) = wait(shared) else { return };
         pace.slept(begun.elapsed());
         let _ = shared.bell.read();
         loop {
@@ -169,18 +169,15 @@ fn round(shared: &Shared) -> Option<(usize, bool)> {
 }
 
 /// Until there is something in a ring, or something else to do.
-fn wait(shared: &Shared) {
-    let mut drain = shared.drain.lock();
-    if !drain.listen() {
-        return;
-    }
-    let timeout = match drain.is_idle() {
-        true => EpollTimeout::NONE,
-        false => EpollTimeout::from(IDLE),
-    };
-    drop(drain);
+fn wait(shared: &Shared) -> Option<()> {
+    let timeout = shared.with(|drain| match (drain.listen(), drain.is_idle()) {
+        (false, _) => EpollTimeout::ZERO,
+        (true, true) => EpollTimeout::NONE,
+        (true, false) => EpollTimeout::from(IDLE),
+    })?;
     // Which ring it is, the pass over all of them finds.
     let _ = shared.epoll.wait(&mut [EpollEvent::empty()], timeout);
+    Some(())
 }
 
 impl Backend for Ebpf {

@@ -324,18 +324,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ebpf::tests::where_there_is;
 
     fn load(calls: Calls, limits: &Limits) -> Option<Programs> {
-        match Programs::load(calls, limits) {
-            Ok(programs) => Some(programs),
-            Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
-                panic!("{calls:?}: {why}")
-            }
-            Err(why) => {
-                eprintln!("skipped, ebpf is not there: {why}");
-                None
-            }
-        }
+        where_there_is(Programs::load(calls, limits).map_err(|why| format!("{calls:?}: {why}")))
     }
 
     #[test]

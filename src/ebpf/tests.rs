@@ -12,6 +12,20 @@ use crate::syscall::Abi;
 /// How long a waker may wait for a lock that nobody holds for long.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What could be made; `None`, visibly, where there is no eBPF and it may be missing.
+pub(super) fn where_there_is<T>(made: std::result::Result<T, String>) -> Option<T> {
+    match made {
+        Ok(made) => Some(made),
+        Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
+            panic!("{why}")
+        }
+        Err(why) => {
+            eprintln!("skipped, ebpf is not there: {why}");
+            None
+        }
+    }
+}
+
 struct Asleep(Child);
 
 impl Drop for Asleep {
@@ -24,13 +38,7 @@ impl Drop for Asleep {
 #[test]
 fn nobody_waits_for_the_answer_to_a_reader() {
     let procs = Arc::new(ProcTable::new(DEADLINE));
-    let ebpf = match Ebpf::new(Arc::clone(&procs)) {
-        Ok(ebpf) => ebpf,
-        Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
-            panic!("{why}")
-        }
-        Err(why) => return eprintln!("skipped, ebpf is not there: {why}"),
-    };
+    let Some(ebpf) = where_there_is(Ebpf::new(Arc::clone(&procs))) else { return };
     let budget = Budget::new(64 << 20);
     let sink = Sink::new(1 << 20, Policy::Drop, 0, &budget, None).unwrap();
     let asleep = Asleep(Command::new("sleep").arg("1000").spawn().unwrap());

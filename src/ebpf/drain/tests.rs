@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::*;
 use crate::backend::Backend;
+use crate::ebpf::tests::where_there_is;
 use crate::ebpf::{self, Ebpf};
 use crate::policy::Policy;
 use crate::sink::{Allowance, Budget, Kept, Read};
@@ -28,16 +29,7 @@ impl Traced {
     /// The same, of which this is traced.
     fn limited(runs: &str, facs: Facs, limits: Limits) -> Option<Traced> {
         let procs = Arc::new(ProcTable::new(DEADLINE));
-        let ebpf = match Ebpf::limited(Arc::clone(&procs), limits) {
-            Ok(ebpf) => ebpf,
-            Err(why) if std::env::var("KTRACE_TEST_REQUIRE").is_ok_and(|all| all.contains("ebpf")) => {
-                panic!("{why}")
-            }
-            Err(why) => {
-                eprintln!("skipped, ebpf is not there: {why}");
-                return None;
-            }
-        };
+        let ebpf = where_there_is(Ebpf::limited(Arc::clone(&procs), limits))?;
         let budget = Budget::new(64 << 20);
         let sink = Sink::new(4 << 20, Policy::Drop, 0, &budget, None).unwrap();
         let mut shell = Command::new("sh");
@@ -68,6 +60,13 @@ impl Traced {
     /// Has the shell go on from where it reads a line.
     fn go_on(&self) {
         self.child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// The same, and waits until it is back in the next call, which makes no event until that ends.
+    fn turn(&self, drain: &Drain) {
+        let before = produced(drain);
+        self.go_on();
+        until("nothing comes", || produced(drain) > before && self.reads());
     }
 
     /// It waits in read(2) for a line.
@@ -116,25 +115,19 @@ fn read_all(drain: &mut Drain) {
 fn who_comes_by_itself_is_woken_for_nothing_and_who_waits_is_woken() {
     let Some(traced) = Traced::new("while read line; do :; done") else { return };
     let mut drain = traced.lock();
-    let go_on = |drain: &Drain| {
-        let before = produced(drain);
-        traced.go_on();
-        // It is back in the next call, and makes no event until that ends.
-        until("nothing comes", || produced(drain) > before && traced.reads());
-    };
     until("it does not read", || traced.reads());
-    go_on(&drain);
+    traced.turn(&drain);
     read_all(&mut drain);
     drain.hush();
-    go_on(&drain);
+    traced.turn(&drain);
     assert!(!wakes(&drain, Duration::ZERO), "an event has woken who comes by itself");
     while drain.pass().events > 0 {}
-    go_on(&drain);
+    traced.turn(&drain);
     assert!(!wakes(&drain, Duration::ZERO), "who comes by itself was told of");
     assert!(!drain.listen(), "for what is there nobody is woken: it is to be read");
     read_all(&mut drain);
     assert!(drain.listen());
-    go_on(&drain);
+    traced.turn(&drain);
     assert!(wakes(&drain, DEADLINE), "an event has not woken who waits for it");
 }
 
@@ -146,19 +139,14 @@ fn who_waits_behind_a_child_that_is_not_told_of_is_woken() {
     let shell = "while read line; do (:); done";
     let Some(traced) = Traced::limited(shell, Facs::EXEC_ARG, limits) else { return };
     let mut drain = traced.lock();
-    let go_on = |drain: &Drain| {
-        let before = produced(drain);
-        traced.go_on();
-        until("no child is born", || produced(drain) > before && traced.reads());
-    };
     until("it does not read", || traced.reads());
     read_all(&mut drain);
     drain.hush();
-    go_on(&drain);
+    traced.turn(&drain);
     assert_eq!(drain.pass().events, 0, "a child is told of");
-    go_on(&drain);
+    traced.turn(&drain);
     assert!(drain.listen(), "there is nothing to be read");
-    go_on(&drain);
+    traced.turn(&drain);
     assert!(wakes(&drain, DEADLINE), "an event has not woken who waits for it");
 }
 
