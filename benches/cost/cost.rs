@@ -47,9 +47,19 @@ pub(crate) fn with_turns(words: &[String], turns: u64) -> Vec<String> {
     words.iter().map(|w| if w == "N" { turns.to_string() } else { w.clone() }).collect()
 }
 
-/// True of a load that makes processes first, of which each then makes the turns.
+/// True of a load that makes threads or processes first, of which each then makes the turns.
+fn makes_several(words: &[String]) -> bool {
+    words[0] != "run" && words.len() > 2
+}
+
+/// True where they are processes.
 fn makes_processes(words: &[String]) -> bool {
     words[0] != "run" && words.len() > 3
+}
+
+/// Calls of one turn.
+fn calls_a_turn(words: &[String]) -> u64 {
+    if words[0] == "getppid" { 1 } else { 2 }
 }
 
 /// Nanoseconds for a call, or for one run where the load is a command.
@@ -217,12 +227,13 @@ pub(crate) fn table<T>(
             false => 1,
             true => {
                 let pilot = measure(tool, &words, PILOT.div_ceil(copies).max(2)).max(LEAST);
-                ((options.ms as f64 * 1e6 / pilot) as u64 / 2).div_ceil(copies).max(2)
+                let turns = (options.ms as f64 * 1e6 / pilot) as u64 / calls_a_turn(&words);
+                turns.div_ceil(copies).max(2)
             }
         };
         let mut turns: Vec<u64> = tools.iter().map(|(_, tool)| turns(tool)).collect();
-        if makes_processes(&words) {
-            // A round is births too: who made fewer turns would pay for more births in each.
+        if makes_several(&words) {
+            // A round is births too, and the finding of the best way: who made fewer turns would pay for more of it in each.
             let one = median(&turns.iter().map(|&turns| turns as f64).collect::<Vec<_>>());
             turns.fill(one as u64);
         }
