@@ -74,16 +74,18 @@ pub(super) struct Pace {
     place: Place,
     /// Whose call was the last, and when it ended.
     last: (i32, Time),
-    /// Calls since it was last asked whose they are, and how many were not of the same thread as the one before.
+    /// Calls since it was last asked whose they are, how many were not of the same thread as the one before, and the end of
+    /// the last before them.
     calls: u32,
     others: u32,
+    asked: Time,
     /// The calls of which the next measure is made: how long they took, and how many there are; `None` while one thread is
     /// busy.
     crowd: Option<(u64, u32)>,
     /// It is free only to try that, and was near before.
     returns: bool,
-    /// When it was last judged.
-    judged: Instant,
+    /// The end of the call at which it was last judged.
+    judged: Time,
     /// When the cpus were last looked at, and how long they had been idle then, all together. Not before there is something
     /// to decide: most processes are traced for a moment only.
     looked: Option<(Instant, Duration)>,
@@ -118,9 +120,10 @@ impl Pace {
             last: (0, Time::default()),
             calls: 0,
             others: 0,
+            asked: Time::default(),
             crowd: None,
             returns: false,
-            judged: now,
+            judged: Time::default(),
             looked: None,
             first: true,
             delay_ns: 0,
@@ -148,7 +151,7 @@ impl Pace {
             self.first = false;
             return self.begin();
         }
-        self.look_whose(tid != before);
+        self.look_whose(tid != before, time);
         if self.near.is_some() {
             self.look_where(tid, ns);
         }
@@ -165,7 +168,7 @@ impl Pace {
             }
         };
         if self.judge.take(measure) {
-            self.judged = Instant::now();
+            self.judged = time;
             log::trace!("thread {tid}: {:?}, {:?} ns", self.judge.way, self.judge.cost);
             let way = self.judge.way;
             match way {
@@ -197,26 +200,36 @@ impl Pace {
         }
     }
 
-    /// Whether one thread is busy, or more. `other`: this call is another's than the one before.
-    fn look_whose(&mut self, other: bool) {
+    /// Whether one thread is busy, or more. `other`: this call, which ended at `time`, is another's than the one before.
+    fn look_whose(&mut self, other: bool, time: Time) {
+        if self.asked == Time::default() {
+            self.asked = time;
+        }
         self.others += u32::from(other);
         self.calls += 1;
         if self.calls as usize == WINDOW {
             self.calls = 0;
+            let took = Duration::from_nanos(ns_between(std::mem::replace(&mut self.asked, time), time));
             let crowd = std::mem::take(&mut self.others) as usize > WINDOW / 4;
             if crowd != self.crowd.is_some() {
                 self.crowd = crowd.then_some((0, 0));
                 self.begin();
+                // They keep this thread busy, with spinning they are better off from the start.
+                if crowd && took < SPIN * WINDOW as u32 && self.may_spin() {
+                    self.judge = Judge::of_many(Way::Spin);
+                }
             }
         }
     }
 
     /// Nothing is known.
     fn begin(&mut self) {
-        let other = if self.crowd.is_none() && self.may_return { Way::Near } else { Way::Spin };
-        self.judge = Judge::between(other);
         self.returns = false;
         self.leave();
+        self.judge = match self.crowd {
+            Some(_) => Judge::of_many(Way::Free),
+            None => Judge::between(if self.may_return { Way::Near } else { Way::Spin }),
+        };
     }
 
     /// These are about to be let go, and may want their cpu all the time then: who is resumed takes it at once, and this thread would
@@ -296,9 +309,11 @@ impl Pace {
         left < 0.0
     }
 
-    /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free.
+    /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free. By the time of the last call, for
+    /// to ask for the time at each stop is to lengthen it.
     pub(super) fn pause(&mut self) {
-        if (self.near.is_some() || self.spins) && self.judged.elapsed() > STALE {
+        let since_judged = Duration::from_nanos(ns_between(self.judged, self.last.1));
+        if (self.near.is_some() || self.spins) && since_judged > STALE {
             self.begin();
         }
     }

@@ -9,11 +9,15 @@ pub(super) const WINDOW: usize = 32;
 /// threads run, so a little means nothing.
 const EARLY: usize = 4;
 const FAR: f64 = 4.0;
+/// Of the means of several calls less will do, and whether it is on trial or has become so.
+const FAR_OF_MANY: f64 = 2.0;
 /// A way must be so much better to be worth a change, and so much worse to be left.
 const MARGIN: f64 = 1.1;
 /// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
 const PATIENCE: u32 = 1;
 const PATIENCE_MAX: u32 = 1024;
+/// The first, where it begins with spinning: free takes several times as long there, and each of its calls is lost time.
+const PATIENCE_SPINNING: u32 = 16;
 /// And after one that was a success.
 const PATIENCE_WON: u32 = 64;
 /// What a call takes at least whose tracee is no longer near, in what it takes near: at most, and at least.
@@ -44,6 +48,8 @@ pub(super) struct Judge {
     /// Windows until the next trial.
     wait: u32,
     patience: u32,
+    /// Each measure is the mean of several calls.
+    many: bool,
 }
 
 impl Judge {
@@ -57,7 +63,14 @@ impl Judge {
             on_trial: false,
             wait: PATIENCE,
             patience: PATIENCE,
+            many: false,
         }
+    }
+
+    /// Between free and spinning, where each measure is the mean of several calls of several threads. They begin with `way`.
+    pub(super) fn of_many(way: Way) -> Judge {
+        let patience = if way == Way::Spin { PATIENCE_SPINNING } else { PATIENCE };
+        Judge { way, many: true, wait: patience, patience, ..Judge::between(Way::Spin) }
     }
 
     /// The other way cannot be had here.
@@ -101,12 +114,16 @@ impl Judge {
     pub(super) fn take(&mut self, ns: u64) -> bool {
         self.window.push(ns);
         let other = self.cost[1 - self.at()];
-        if self.on_trial && self.window.len() == EARLY {
+        if self.window.len() == EARLY && other > 0.0 && (self.on_trial || self.many) {
             let least = self.window.iter().min().map_or(0.0, |&ns| ns as f64);
-            if least > other * FAR {
+            let far = if self.many { FAR_OF_MANY } else { FAR };
+            if least > other * far {
                 let at = self.at();
                 self.cost[at] = least;
-                self.failed();
+                match self.on_trial {
+                    true => self.failed(),
+                    false => self.try_other(),
+                }
                 return true;
             }
         }
@@ -133,10 +150,14 @@ impl Judge {
         self.wait -= 1;
         // It has become worse than what the other was: that is worth a trial now.
         if self.wait == 0 || (other > 0.0 && cost > other * MARGIN * MARGIN) {
-            self.turn();
-            self.on_trial = true;
+            self.try_other();
         }
         true
+    }
+
+    fn try_other(&mut self) {
+        self.turn();
+        self.on_trial = true;
     }
 
     /// The trial was in vain: back, and longer until the next.

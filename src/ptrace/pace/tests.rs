@@ -22,6 +22,24 @@ fn a_spinner_that_sleeps_leaves_its_place_to_another() {
 }
 
 #[test]
+fn several_that_call_fast_begin_with_a_tracer_that_spins() {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let way = |gap: Duration| {
+        let mut pace = Pace::new(true);
+        pace.cpus = Some(CpuSet::new());
+        pace.place = Place::of(&TAKEN, 1);
+        for call in 0..2 * WINDOW as i64 {
+            let ns = call * gap.as_nanos() as i64;
+            pace.called((call % 2) as i32, Time { sec: 1 + ns / 1_000_000_000, nsec: ns % 1_000_000_000 });
+        }
+        assert!(pace.crowd.is_some());
+        (pace.judge.way, pace.spin())
+    };
+    assert_eq!(way(SPIN / 4), (Way::Spin, Some(SPIN)));
+    assert_eq!(way(SPIN * 4), (Way::Free, None), "they would be waited for in vain");
+}
+
+#[test]
 fn a_thread_kept_from_its_cpu_tries_near_again_only_where_there_is_a_cpu_to_spare_since() {
     let mut pace = Pace::new(true);
     pace.looked = Some((Instant::now() - SPARE_FOR * 2, Duration::ZERO));

@@ -11,6 +11,31 @@ fn run(judge: &mut Judge, calls: u32, cost: impl Fn(Way) -> u64) -> [u32; 2] {
 }
 
 #[test]
+fn where_many_begin_with_spinning_free_is_tried_later_and_left_early() {
+    let cost = |way| if way == Way::Free { 30 } else { 10 };
+    let mut judge = Judge::of_many(Way::Spin);
+    let [free, _] = run(&mut judge, PATIENCE_SPINNING * WINDOW as u32, cost);
+    assert_eq!((free, judge.way), (0, Way::Free), "now it is tried");
+    let [free, _] = run(&mut judge, WINDOW as u32, cost);
+    assert_eq!((free, judge.way), (EARLY as u32, Way::Spin));
+    // For one thread three times as long means nothing yet.
+    let mut judge = Judge::between(Way::Near);
+    run(&mut judge, WINDOW as u32, |_| 10);
+    let [_, near] = run(&mut judge, WINDOW as u32, |_| 30);
+    assert_eq!(near, WINDOW as u32);
+}
+
+#[test]
+fn many_leave_at_once_a_way_that_has_become_far_worse_than_the_other_was() {
+    let mut judge = Judge::of_many(Way::Free);
+    let cost = |way| if way == Way::Free { 10 } else { 20 };
+    run(&mut judge, 2 * WINDOW as u32, cost);
+    assert_eq!((judge.way, judge.on_trial), (Way::Free, false), "spinning was tried");
+    let [free, _] = run(&mut judge, EARLY as u32, |_| 50);
+    assert_eq!((free, judge.way), (EARLY as u32, Way::Spin));
+}
+
+#[test]
 fn the_cheaper_way_is_found_and_kept() {
     let mut judge = Judge::between(Way::Near);
     run(&mut judge, 1000, |way| if way == Way::Near { 10 } else { 50 });
