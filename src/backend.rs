@@ -102,6 +102,9 @@ pub trait Backend: Send + Sync {
     /// its end (R38). To be said before `apply`, and to be taken back with `None` where that fails.
     fn excuse(&self, _tid: i32, _trace: Option<&Trace>) {}
 
+    /// The thread `caller`, for which this thread has carried out a change, has its answer.
+    fn answered(&self, _caller: i32) {}
+
     /// Why it can do nothing any more, where something of it has failed for good.
     fn fault(&self) -> Option<String> {
         None

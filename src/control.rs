@@ -117,6 +117,11 @@ impl Ktrace {
         }
     }
 
+    /// To be said by the thread that has carried out a command, when the caller has its answer.
+    pub fn answered(&self, caller: &Caller) {
+        self.backends.iter().for_each(|backend| backend.answered(caller.tid));
+    }
+
     /// `utrace` (R27): a USER record of the process, from what was written: the id is the first word, after one blank
     /// follows the data, and one newline at the end is the shell's, not the data's. A process may write its own
     /// whoever traces it; a record of another process needs the permission to trace that one.

@@ -130,6 +130,8 @@ pub struct Stat {
     pub threads: u32,
     /// Start time in clock ticks since boot.
     pub start: u64,
+    /// The cpu that it runs on, or ran on last.
+    pub cpu: usize,
 }
 
 /// `PF_KTHREAD` of the kernel's sched.h.
@@ -157,7 +159,8 @@ impl Stat {
         let flags = field.nth(3)?.parse().ok()?;
         let threads = field.nth(10)?.parse().ok()?;
         let start = field.nth(1)?.parse().ok()?;
-        Some(Stat { comm, state, ppid, pgrp, flags, threads, start })
+        let cpu = field.nth(16)?.parse().ok()?;
+        Some(Stat { comm, state, ppid, pgrp, flags, threads, start, cpu })
     }
 
     /// Kernel threads have no memory of their own and cannot be traced.

@@ -9,6 +9,7 @@
 
 mod descriptor;
 mod genio;
+mod let_go;
 mod memory;
 mod namei;
 mod observe;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
+use self::let_go::Told;
 use crate::backend::{Backend, Costs, InForce, Want};
 use crate::error::{Error, Result};
 use crate::facility::Facs;
@@ -87,8 +89,16 @@ struct Handle {
 }
 
 enum Command {
-    Apply { proc: Arc<Proc>, trace: Option<Arc<Trace>>, heard: Heard, in_force: Sender<()>, told: Sender<()> },
-    Settle { done: Sender<()> },
+    Apply {
+        proc: Arc<Proc>,
+        trace: Option<Arc<Trace>>,
+        heard: Heard,
+        in_force: Sender<Told>,
+        told: Sender<Told>,
+    },
+    Settle {
+        done: Sender<()>,
+    },
 }
 
 /// What a tracer thread has answered, as soon as it has heard of a change. It wakes nobody who waits until it is in force: mostly
@@ -99,7 +109,7 @@ type Heard = Arc<OnceLock<Result<()>>>;
 struct Change {
     pid: i32,
     heard: Heard,
-    in_force: Receiver<()>,
+    in_force: Receiver<Told>,
 }
 
 /// What tracing one process costs.
@@ -254,7 +264,7 @@ impl Change {
             }
             tracer.kick();
             match self.in_force.recv_timeout(KICK_EVERY) {
-                Ok(()) => return Ok(InForce::All),
+                Ok(told) => return Ok(let_go::wait(told, by)),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < by => {}
                 // The kernel makes the attach wait for an exec: it goes on by itself.
                 Err(RecvTimeoutError::Timeout) => return Ok(InForce::Partly),
@@ -269,8 +279,9 @@ impl Change {
     /// Waits until it is in force.
     fn in_force(&self, by: Instant) -> InForce {
         match self.in_force.recv_deadline(by) {
+            Ok(told) => let_go::wait(told, by),
             // Dropped: the process is gone, and nothing is left to wait for.
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => InForce::All,
+            Err(RecvTimeoutError::Disconnected) => InForce::All,
             Err(RecvTimeoutError::Timeout) => InForce::Partly,
         }
     }
@@ -338,6 +349,10 @@ impl Backend for Ptrace {
             }
         }
         Ok(())
+    }
+
+    fn answered(&self, caller: i32) {
+        let _ = let_go::answered(caller);
     }
 
     fn costs(&self, proc: Option<&Proc>) -> Costs {

@@ -52,13 +52,17 @@ impl Files {
             FileRequest::Setattr { mode_or_ids: true } => self.device.reply(unique, libc::EPERM),
             FileRequest::Open(flags) if self.fs.is_stream(ino) => {
                 let caller = caller();
-                self.later(&self.opens, unique, move |files| files.open(unique, &caller, ino, flags));
+                self.later(&self.opens, unique, move |files| {
+                    files.answer(unique, || files.open(unique, &caller, ino, flags));
+                });
             }
             FileRequest::Open(flags) => self.answer(unique, || self.open(unique, &caller(), ino, flags)),
             FileRequest::Write { fh, data } => {
                 let (caller, data) = (caller(), data.to_vec());
                 self.later(&self.commands, unique, move |files| {
-                    files.fs.write(&caller, fh, &data).map(|len| reply::written(unique, len))
+                    let write = || files.fs.write(&caller, fh, &data).map(|len| reply::written(unique, len));
+                    files.answer(unique, write);
+                    files.fs.answered(&caller);
                 });
             }
         }
@@ -88,10 +92,10 @@ impl Files {
         }
     }
 
-    /// The same by another thread; EAGAIN where too many wait for one already.
-    fn later(&self, work: &Work, unique: u64, ask: impl FnOnce(&Files) -> Result<Vec<u8>> + Send + 'static) {
+    /// Has another thread answer; EAGAIN where too many wait for one already.
+    fn later(&self, work: &Work, unique: u64, answer: impl FnOnce(&Files) + Send + 'static) {
         let files = self.clone();
-        if !work.run(move || files.answer(unique, || ask(&files))) {
+        if !work.run(move || answer(&files)) {
             self.device.reply(unique, Errno::EAGAIN as i32);
         }
     }

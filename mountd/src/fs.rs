@@ -326,6 +326,11 @@ impl Fs {
         }
     }
 
+    /// To be said by the thread that has carried out a write, when the caller has its answer.
+    pub(crate) fn answered(&self, caller: &Caller) {
+        self.ktrace.answered(caller);
+    }
+
     /// Carries out each line. A failure later than in the first ends the write before its line, so that the writer
     /// writes that line again and gets its errno.
     fn commands(

@@ -20,14 +20,15 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use self::host::{cpu_of, cpus, idle, run_delay, running};
+use self::host::{cpus, idle, run_delay, running};
 use self::judge::{Judge, WINDOW, Way};
 use self::place::Place;
 use super::sys;
 use super::task::ns_between;
+use crate::proc::Stat;
 use crate::record::Time;
 
 /// Calls of several threads that make one measure.
@@ -52,8 +53,6 @@ const USUAL_DELAY: f64 = 0.5;
 /// How long nothing is tried after that is used up: at first, and at most. Doubled each time.
 const SHY: Duration = SPARE_FOR;
 const SHY_MAX: Duration = Duration::from_secs(300);
-/// For so long it keeps away from the cpu of one that is let go and does not stop.
-const AWAY_MAX: Duration = Duration::from_millis(20);
 /// After so long without a call what was measured is of another time.
 const STALE: Duration = Duration::from_millis(100);
 
@@ -97,8 +96,6 @@ pub(super) struct Pace {
     credit: (Instant, f64),
     /// Nothing is tried before; and for how long, the next time.
     shy: (Instant, Duration),
-    /// Since when it keeps away from the cpu of one that is let go.
-    away: Option<Instant>,
 }
 
 impl Pace {
@@ -129,7 +126,6 @@ impl Pace {
             delay_ns: 0,
             credit: (now, 0.0),
             shy: (now, SHY),
-            away: None,
         }
     }
 
@@ -232,31 +228,9 @@ impl Pace {
         };
     }
 
-    /// These are about to be let go, and may want their cpu all the time then: who is resumed takes it at once, and this thread would
-    /// wait until the next tick of the clock to say that it is done; or, where it was near, until it has paid back what it
-    /// had of its share under SCHED_IDLE. So it goes to another cpu, and stays away until [`Pace::has_let_go`].
-    pub(super) fn lets_go(&mut self, mut tids: impl Iterator<Item = i32>) {
+    /// Somebody is about to be let go, and may want its cpu all the time then: near, this thread would not have it any more.
+    pub(super) fn lets_go(&mut self) {
         self.begin();
-        let (Some(cpus), Ok(here)) = (self.cpus, sched_getcpu()) else { return };
-        if self.away.is_none() && tids.any(|tid| host::is_busy_on(tid, here)) {
-            let mut others = cpus;
-            // Who may run on no other stays there.
-            let left = others.unset(here).is_ok() && sched_setaffinity(Pid::from_raw(0), &others).is_ok();
-            self.away = left.then(Instant::now);
-        }
-    }
-
-    /// Where nobody `waits` any more for one that is let go, or that one does not stop, it may run where it likes again. Where
-    /// it is near another one meanwhile, it stays.
-    pub(super) fn has_let_go(&mut self, waits: impl FnOnce() -> bool) {
-        let Some(since) = self.away else { return };
-        if since.elapsed() < AWAY_MAX && waits() {
-            return;
-        }
-        self.away = None;
-        if let Some(cpus) = self.cpus.filter(|_| self.near.is_none()) {
-            let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
-        }
     }
 
     /// For how long to ask before sleeping.
@@ -322,7 +296,6 @@ impl Pace {
         self.spins = false;
         self.place.leave();
         if let Some(cpus) = self.cpus.filter(|_| self.near.take().is_some()) {
-            self.away = None;
             sys::run_idle(false);
             // Cpus may have been taken away since: then it stays where it is.
             let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
@@ -331,7 +304,10 @@ impl Pace {
 
     /// To the cpu of this tracee, which may have moved.
     fn follow(&mut self, tid: i32) {
-        let Some(cpu) = cpu_of(tid).filter(|_| self.cpus.is_some()) else { return };
+        let Ok(Stat { cpu, .. }) = Stat::of(tid) else { return };
+        if self.cpus.is_none() {
+            return;
+        }
         if self.near == Some(cpu) {
             return;
         }

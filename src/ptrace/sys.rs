@@ -170,6 +170,15 @@ pub(super) fn run_idle(idle: bool) -> bool {
     unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
 }
 
+/// Has the calling thread go before every other that is not of a real-time class (SCHED_FIFO), or not (SCHED_OTHER); false where
+/// the kernel refuses.
+pub(super) fn run_first(first: bool) -> bool {
+    let (policy, sched_priority) = if first { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    let param = libc::sched_param { sched_priority };
+    // SAFETY: as above.
+    unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
+}
+
 /// Number and arguments of a call, where `op` says that it is at its entry.
 pub(super) fn entry_values(info: &libc::ptrace_syscall_info) -> (u64, [u64; 6]) {
     // SAFETY: the members of the union are plain integers, and all of it is initialised.

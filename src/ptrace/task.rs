@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use libc::user_regs_struct;
 
 use super::Meter;
+use super::let_go::Told;
 use super::memory::Memory;
 use super::restart::Sleep;
 use super::stop::Traced;
@@ -205,7 +206,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) left: PidSet,
-    pub(super) in_force: Sender<()>,
+    pub(super) in_force: Sender<Told>,
 }
 
 impl Group {
@@ -261,10 +262,10 @@ impl Group {
     }
 
     /// Says so to whom waits.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn tell(&mut self, told: Told) {
         for pending in self.changes.extract_if(.., |pending| pending.left.is_empty()) {
             // Who waited may have given up.
-            let _ = pending.in_force.try_send(());
+            let _ = pending.in_force.try_send(told);
         }
     }
 }

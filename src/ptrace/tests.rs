@@ -19,6 +19,6 @@ fn who_does_not_wait_until_a_change_is_in_force_is_woken_when_it_has_been_heard_
     assert_eq!(change.in_force.try_recv(), Err(TryRecvError::Disconnected));
     let (change, in_force) = heard(true);
     assert_eq!(change.in_force.try_recv(), Err(TryRecvError::Empty));
-    in_force.send(()).unwrap();
-    assert_eq!(change.in_force.try_recv(), Ok(()));
+    in_force.send(None).unwrap();
+    assert_eq!(change.in_force.try_recv(), Ok(None));
 }

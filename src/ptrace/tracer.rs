@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::sys::timer::Timer;
 
 use self::births::Early;
+use super::let_go::{LetsGo, Told};
 use super::observe::{Observer, Resume};
 use super::pace::Pace;
 use super::restart;
@@ -31,9 +32,6 @@ use crate::record::Time;
 const ROW: u32 = 64;
 /// Spinning, it asks so many times until it looks at the clock, which takes a tenth of what asking does.
 const ASKED: u32 = 8;
-
-/// So many threads of a process that is let go are asked where they run.
-const LOOKED_AT: usize = 8;
 
 /// Runs until nothing is left to trace and nobody wants anything.
 pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) {
@@ -93,8 +91,6 @@ impl Tracer {
         while let Ok(command) = self.commands.try_recv() {
             self.command(command);
         }
-        let groups = &self.groups;
-        self.pace.has_let_go(|| groups.values().any(|group| !group.changes.is_empty()));
         if self.tasks.is_empty() && self.early.is_empty() && self.strangers.is_empty() {
             return !self.finish();
         }
@@ -360,6 +356,8 @@ impl Tracer {
         } else if task.trace.is_none() {
             restart::put_back(task, &stopped);
             self.shared.sleeps.remember(tid, task.sleep);
+            let pid = task.pid;
+            self.lets_go(pid, tid);
             stopped.detach(signal);
             self.left(tid);
         } else if task.needs_calls(self.shared.privileged) {
@@ -387,7 +385,7 @@ impl Tracer {
     /// is stopped, and will be detached without.
     fn untrace(&mut self, pid: i32, stopped: Option<i32>) {
         let Some(group) = self.groups.get_mut(&pid) else { return };
-        self.pace.lets_go(group.threads.iter().copied().take(LOOKED_AT));
+        self.pace.lets_go();
         group.trace = None;
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {

@@ -5,24 +5,6 @@ use std::io::Read;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The cpu a thread ran on last.
-pub(super) fn cpu_of(tid: i32) -> Option<usize> {
-    Some(state_and_cpu(tid)?.1)
-}
-
-/// Whether a thread is on this cpu and does not sleep.
-pub(super) fn is_busy_on(tid: i32, cpu: usize) -> bool {
-    state_and_cpu(tid).is_some_and(|(state, its)| its == cpu && !matches!(state, b'S' | b'D'))
-}
-
-/// Fields 3 and 39 of /proc/pid/stat, proc(5).
-fn state_and_cpu(tid: i32) -> Option<(u8, usize)> {
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(35)?.parse().ok()?))
-}
-
 /// Nanoseconds that this thread was ready to run and had no cpu: the second number of /proc/thread-self/schedstat.
 pub(super) fn run_delay() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

@@ -15,7 +15,12 @@ const PASSES_MAX: usize = 1000;
 impl Tracer {
     /// Brings what is traced of a process to `trace`: attaches to every thread that is not traced yet, and stops those
     /// that must stop to make it true.
-    pub(super) fn attach(&mut self, proc: &Arc<Proc>, trace: Arc<Trace>, in_force: Sender<()>) -> Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        proc: &Arc<Proc>,
+        trace: Arc<Trace>,
+        in_force: Sender<Told>,
+    ) -> Result<()> {
         let pid = proc.id.pid;
         let shared = Arc::clone(&self.shared);
         let is_new = !self.groups.contains_key(&pid);
@@ -66,7 +71,7 @@ impl Tracer {
             let known = group.threads.clone();
             let interrupt = group.trace.as_ref().map(|trace| needs_calls(trace, privileged));
             let (true, Some(interrupt)) = (std::mem::take(&mut group.unsure), interrupt) else {
-                return group.tell();
+                return group.tell(None);
             };
             if let Err(error) = self.seize_all(pid, interrupt) {
                 if !matches!(error, Error::Gone { .. }) {
@@ -74,7 +79,7 @@ impl Tracer {
                 }
                 // It is gone, or another tracer came first: more there will not be.
                 if let Some(group) = self.groups.get_mut(&pid) {
-                    group.tell();
+                    group.tell(None);
                     if group.threads.is_empty() {
                         events::ended(&self.shared.procs, &group.proc);
                     }
@@ -90,7 +95,7 @@ impl Tracer {
         }
         log::error!("process {pid}: its threads could not be counted");
         if let Some(group) = self.groups.get_mut(&pid) {
-            group.tell();
+            group.tell(None);
         }
     }
 
@@ -132,7 +137,7 @@ impl Tracer {
     }
 
     /// Lets a process go: each thread is detached at its next stop.
-    pub(super) fn release(&mut self, proc: &Proc, in_force: Sender<()>) {
+    pub(super) fn release(&mut self, proc: &Proc, in_force: Sender<Told>) {
         let pid = proc.id.pid;
         self.untrace(pid, None);
         match self.groups.get_mut(&pid) {
@@ -141,8 +146,16 @@ impl Tracer {
                 self.due(pid);
             }
             _ => {
-                let _ = in_force.try_send(());
+                let _ = in_force.try_send(None);
             }
+        }
+    }
+
+    /// Says that a thread is about to be detached, where that is what somebody waits for.
+    pub(super) fn lets_go(&mut self, pid: i32, tid: i32) {
+        if let Some(group) = self.groups.get_mut(&pid).filter(|group| group.trace.is_none()) {
+            group.settled(tid);
+            group.tell(Some(LetsGo { tid, tracer: sys::gettid() }));
         }
     }
 
