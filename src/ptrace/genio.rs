@@ -10,8 +10,8 @@ use crate::syscall::{Abi, Data, Dir};
 
 /// Largest data of one GENIO record (R6: fd and rw take 8 bytes of the page).
 const CHUNK: usize = GENIO_MAX - 8;
-/// Data is fetched in pieces of this many chunks: what a call moves is bounded only by its program.
-const CHUNKS: usize = 16;
+/// Data is fetched in pieces of 16 chunks: what a call moves is bounded only by its program.
+const PIECE: usize = 16 * CHUNK;
 
 /// Fetches data. One per tracer thread.
 #[derive(Default)]
@@ -51,22 +51,22 @@ impl Genio {
         let mut out = |chunk: &[u8]| recorder.genio(at, fd, write, chunk);
         match io.data {
             Data::Buf { ptr, len } | Data::Whole { ptr, len } => {
-                self.spans(memory, &[Span { addr: arg(ptr), len: arg(len) }], moved, &mut out);
+                self.spans(memory, &mut [Span { addr: arg(ptr), len: arg(len) }], moved, &mut out);
             }
             Data::Msgbuf { ptr, len } => {
                 let text = Span { addr: arg(ptr).wrapping_add(msgbuf_type(call.abi)), len: arg(len) };
-                self.spans(memory, &[text], moved, &mut out);
+                self.spans(memory, &mut [text], moved, &mut out);
             }
             Data::Iov { ptr, count } => {
-                self.spans(memory, &memory.iovecs(arg(ptr), arg(count)), moved, &mut out);
+                self.spans(memory, &mut memory.iovecs(arg(ptr), arg(count)), moved, &mut out);
             }
             Data::Msg { ptr } => {
-                self.spans(memory, &memory.message(arg(ptr)), moved, &mut out);
+                self.spans(memory, &mut memory.message(arg(ptr)), moved, &mut out);
             }
             Data::Mmsg { ptr, .. } => {
                 for i in 0..moved {
-                    let (spans, len) = memory.message_of_many(arg(ptr), i);
-                    if !self.spans(memory, &spans, len, &mut out) {
+                    let (mut spans, len) = memory.message_of_many(arg(ptr), i);
+                    if !self.spans(memory, &mut spans, len, &mut out) {
                         break;
                     }
                 }
@@ -74,37 +74,81 @@ impl Genio {
         }
     }
 
-    /// `moved` bytes of these spans, in chunks; false where a fault or the sink ended it.
+    /// `moved` bytes of these spans, in chunks; false where a fault or the sink ended it. As many spans as fit in a piece are
+    /// fetched at once.
     fn spans(
         &mut self,
         memory: Memory,
-        spans: &[Span],
+        spans: &mut [Span],
         moved: u64,
         out: &mut impl FnMut(&[u8]) -> bool,
     ) -> bool {
         let mut left = moved;
-        for span in spans {
-            let mut addr = span.addr;
-            let mut len = span.len.min(left);
-            left -= len;
-            while len > 0 {
-                let want = len.min((CHUNK * CHUNKS) as u64) as usize;
-                self.piece.resize(want, 0);
-                let got = memory.read(addr, &mut self.piece).len();
-                for chunk in self.piece[..got].chunks(CHUNK) {
-                    if !out(chunk) {
-                        return false;
-                    }
-                }
-                if got < want {
+        for span in spans.iter_mut() {
+            span.len = span.len.min(left);
+            left -= span.len;
+        }
+        let mut rest = &spans[..];
+        while let Some((first, others)) = rest.split_first() {
+            let (group, len) = together(rest);
+            if group.is_empty() {
+                rest = others;
+                if !self.span(memory, *first, out) {
                     return false;
                 }
-                addr = addr.wrapping_add(want as u64);
-                len -= want as u64;
+                continue;
+            }
+            rest = &rest[group.len()..];
+            self.piece.resize(len, 0);
+            let goes_on = match memory.read_all(group, &mut self.piece) {
+                true => self.pieces(group, out),
+                false => group.iter().all(|span| self.span(memory, *span, out)),
+            };
+            if !goes_on {
+                return false;
             }
         }
         true
     }
+
+    /// What was fetched of these spans.
+    fn pieces(&self, spans: &[Span], out: &mut impl FnMut(&[u8]) -> bool) -> bool {
+        let mut at = 0;
+        spans.iter().all(|span| {
+            let data = &self.piece[at..at + span.len as usize];
+            at += data.len();
+            data.chunks(CHUNK).all(&mut *out)
+        })
+    }
+
+    /// One span, as far as it can be read.
+    fn span(&mut self, memory: Memory, span: Span, out: &mut impl FnMut(&[u8]) -> bool) -> bool {
+        let Span { mut addr, mut len } = span;
+        while len > 0 {
+            let want = len.min(PIECE as u64) as usize;
+            self.piece.resize(want, 0);
+            let got = memory.read(addr, &mut self.piece).len();
+            if !self.piece[..got].chunks(CHUNK).all(&mut *out) || got < want {
+                return false;
+            }
+            addr = addr.wrapping_add(want as u64);
+            len -= want as u64;
+        }
+        true
+    }
+}
+
+/// The first spans that fit in a piece together, and their length; none where the first alone is too long.
+fn together(spans: &[Span]) -> (&[Span], usize) {
+    let (mut count, mut len) = (0, 0);
+    for span in spans {
+        // No overflow: both are at most a piece, or it ends here.
+        if span.len > PIECE as u64 || len + span.len as usize > PIECE {
+            break;
+        }
+        (count, len) = (count + 1, len + span.len as usize);
+    }
+    (&spans[..count], len)
 }
 
 /// True for a call that receives with MSG_TRUNC.

@@ -17,8 +17,9 @@ pub(super) struct Memory {
     abi: Abi,
 }
 
-/// A piece of memory.
+/// A piece of memory; as it lies in memory itself it is a `struct iovec`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub(super) struct Span {
     pub(super) addr: u64,
     pub(super) len: u64,
@@ -36,6 +37,12 @@ impl Memory {
     pub(super) fn read<'a>(&self, addr: u64, out: &'a mut [u8]) -> &'a [u8] {
         let n = sys::read_memory(self.tid, addr, out).unwrap_or(0);
         &out[..n]
+    }
+
+    /// Fills `out` with all of these spans, which are as long together; false where not all of it can be read, or there are more
+    /// than the kernel takes in a call.
+    pub(super) fn read_all(&self, spans: &[Span], out: &mut [u8]) -> bool {
+        sys::read_memory_of(self.tid, spans, out) == Ok(out.len())
     }
 
     /// A NUL-terminated string of at most `PATH_MAX` bytes into `out`, without its NUL; false where it faults first or

@@ -13,6 +13,8 @@ use libc::{c_long, c_void};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use super::memory::Span;
+
 /// `PTRACE_GETSIGMASK` of the kernel's uapi/linux/ptrace.h.
 const PTRACE_GETSIGMASK: libc::c_uint = 0x420a;
 
@@ -120,6 +122,16 @@ pub(super) fn read_memory(tid: i32, addr: u64, out: &mut [u8]) -> nix::Result<us
     let remote = libc::iovec { iov_base: addr as *mut c_void, iov_len: out.len() };
     // SAFETY: `local` is `out`; `remote` is never touched in this process.
     Errno::result(unsafe { libc::process_vm_readv(tid, &local, 1, &remote, 1, 0) }).map(|n| n as usize)
+}
+
+/// Copies these pieces of the memory of a process into `out`, one after the other; the count is short where one faults.
+pub(super) fn read_memory_of(tid: i32, spans: &[Span], out: &mut [u8]) -> nix::Result<usize> {
+    const { assert!(size_of::<Span>() == size_of::<libc::iovec>()) };
+    let local = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+    let remote = spans.as_ptr().cast::<libc::iovec>();
+    // SAFETY: `local` is `out`; a span is laid out as an iovec, and what the spans name is never touched in this process.
+    Errno::result(unsafe { libc::process_vm_readv(tid, &local, 1, remote, spans.len() as libc::c_ulong, 0) })
+        .map(|n| n as usize)
 }
 
 /// Copies `bytes` into the memory of a process at `addr`.
