@@ -132,9 +132,12 @@ pub struct Stat {
     pub start: u64,
     /// The cpu that it runs on, or ran on last.
     pub cpu: usize,
+    /// Its scheduling policy (sched(7)).
+    pub policy: i32,
 }
 
-/// `PF_KTHREAD` of the kernel's sched.h.
+/// `PF_EXITING` and `PF_KTHREAD` of the kernel's sched.h.
+const PF_EXITING: u32 = 0x0000_0004;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 impl Stat {
@@ -160,12 +163,23 @@ impl Stat {
         let threads = field.nth(10)?.parse().ok()?;
         let start = field.nth(1)?.parse().ok()?;
         let cpu = field.nth(16)?.parse().ok()?;
-        Some(Stat { comm, state, ppid, pgrp, flags, threads, start, cpu })
+        let policy = field.nth(1)?.parse().ok()?;
+        Some(Stat { comm, state, ppid, pgrp, flags, threads, start, cpu, policy })
     }
 
     /// Kernel threads have no memory of their own and cannot be traced.
     pub fn is_kernel_thread(&self) -> bool {
         self.flags & PF_KTHREAD != 0
+    }
+
+    /// A thread that has exited, or is on its way out.
+    pub fn is_ending(&self) -> bool {
+        self.has_exited() || self.flags & PF_EXITING != 0
+    }
+
+    /// Of a class in which every thread has its share.
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self.policy, libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE)
     }
 
     /// A process of which no thread lives: a zombie, or one being removed. One whose first thread has exited before the

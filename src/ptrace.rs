@@ -256,21 +256,22 @@ impl Change {
         (change, Command::Apply { proc, trace, heard, in_force, told })
     }
 
-    /// Waits until the tracer thread has heard of it, kicking it out of its wait.
-    fn hear(&self, tracer: &Handle, by: Instant) -> Result<InForce> {
+    /// Waits until the tracer thread has heard of it, kicking it out of its wait. `None` where it has, and the change is not in
+    /// force yet, which it is to be `by`.
+    fn hear(&self, tracer: &Handle, hear_by: Instant, by: Instant) -> Result<Option<InForce>> {
         loop {
             if let Some(result) = self.heard.get() {
-                return result.clone().map(|()| InForce::Partly);
+                return result.clone().map(|()| None);
             }
             tracer.kick();
             match self.in_force.recv_timeout(KICK_EVERY) {
-                Ok(told) => return Ok(let_go::wait(told, by)),
-                Err(RecvTimeoutError::Timeout) if Instant::now() < by => {}
+                Ok(told) => return Ok(Some(let_go::wait(told, by))),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < hear_by => {}
                 // The kernel makes the attach wait for an exec: it goes on by itself.
-                Err(RecvTimeoutError::Timeout) => return Ok(InForce::Partly),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => {
                     let gone = Err(Error::Gone { pid: self.pid });
-                    return self.heard.get().cloned().unwrap_or(gone).map(|()| InForce::All);
+                    return self.heard.get().cloned().unwrap_or(gone).map(|()| Some(InForce::All));
                 }
             }
         }
@@ -329,12 +330,12 @@ impl Backend for Ptrace {
                 None => return Ok(InForce::All),
             },
         };
-        match change.hear(&handle, Instant::now() + HEAR_MAX)? {
-            InForce::Partly if waits => Ok(change.in_force(by)),
-            InForce::All if waits => Ok(InForce::All),
-            // Whether it is, nobody has asked.
-            _ => Ok(InForce::Partly),
-        }
+        let done = change.hear(&handle, Instant::now() + HEAR_MAX, by)?;
+        // Whether it is, nobody has asked who does not wait.
+        Ok(match waits {
+            true => done.unwrap_or_else(|| change.in_force(by)),
+            false => InForce::Partly,
+        })
     }
 
     fn settle(&self, proc: &Arc<Proc>, by: Instant) -> Result<()> {
@@ -390,7 +391,7 @@ impl Backend for Ptrace {
             if Instant::now() >= by {
                 return;
             }
-            if let Ok(InForce::Partly) = change.hear(handle, by) {
+            if let Ok(None) = change.hear(handle, by, by) {
                 change.in_force(by);
             }
         }

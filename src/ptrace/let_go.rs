@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use super::sys;
 use crate::backend::InForce;
+use crate::error::Error;
 use crate::proc::{self, Stat};
 
 /// So often who waits looks again at once, and then so often.
@@ -40,14 +41,14 @@ thread_local! {
 pub(super) fn wait(told: Told, by: Instant) -> InForce {
     let Some(last) = told else { return InForce::All };
     LET_GO.set(Some(last.tid));
-    last.wait(by, proc::tracer_of)
+    last.wait(by, LetsGo::is_held)
 }
 
 impl LetsGo {
-    /// Waits until it is let go, as `tracer_of` says.
-    fn wait(self, by: Instant, tracer_of: impl Fn(i32) -> i32) -> InForce {
+    /// Waits until it `is_held` no more.
+    fn wait(self, by: Instant, is_held: impl Fn(&LetsGo) -> bool) -> InForce {
         let mut looks = 0;
-        while tracer_of(self.tid) == self.tracer {
+        while is_held(&self) {
             if Instant::now() >= by {
                 return InForce::Partly;
             }
@@ -59,25 +60,38 @@ impl LetsGo {
         }
         InForce::All
     }
+
+    /// True while its tracer has it. Who dies in this moment cannot be detached any more, and keeps it until it has been reaped.
+    fn is_held(&self) -> bool {
+        let tracer = proc::status_field(self.tid, "TracerPid");
+        let has_it = match &tracer {
+            Ok(tracer) => tracer.parse() == Ok(self.tracer),
+            Err(error) => !matches!(error, Error::Gone { .. }),
+        };
+        has_it && !Stat::of(self.tid).is_ok_and(|stat| stat.is_ending())
+    }
 }
 
 /// The caller for whom this thread has waited has its answer. Where it would run now, on the cpu of the one that was let go,
-/// which has that, the scheduler chooses anew. True where it was asked to.
+/// which would too, the scheduler chooses anew. True where it was asked to.
 pub(super) fn answered(caller: i32) -> bool {
     let Some(tid) = LET_GO.take() else { return false };
-    let wants = |tid| Stat::of(tid).ok().filter(|stat| stat.state == b'R').map(|stat| stat.cpu);
+    let wants = |tid| Stat::of(tid).ok().filter(|stat| stat.state == b'R');
     match (wants(caller), wants(tid)) {
-        (Some(cpu), Some(taken)) if cpu == taken => take_for_a_moment(cpu, || {}),
+        // Of a real-time class it would not give its cpu to this thread, and nobody may take it from it.
+        (Some(caller), Some(taken)) if caller.cpu == taken.cpu && taken.is_ordinary() => {
+            take_for_a_moment(caller.cpu, || {})
+        }
         _ => false,
     }
 }
 
 /// This thread takes a cpu, before all that are not of a real-time class, and when it gives it back the scheduler chooses who runs
-/// there. False where it may not, without CAP_SYS_NICE.
+/// there. False where it may not, without CAP_SYS_NICE, or somebody has given this thread a class of its own.
 fn take_for_a_moment(cpu: usize, there: impl FnOnce()) -> bool {
     let mut one = CpuSet::new();
     let (Ok(cpus), Ok(())) = (sched_getaffinity(Pid::from_raw(0)), one.set(cpu)) else { return false };
-    if !sys::run_first(true) {
+    if !sys::is_ordinary() || !sys::run_first(true) {
         return false;
     }
     let taken = sched_setaffinity(Pid::from_raw(0), &one).is_ok();

@@ -35,6 +35,8 @@ use crate::record::Time;
 const BATCH: u32 = 8;
 /// How long a thread asks before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
+/// Several that call so often keep their tracer busy.
+const FAST: Duration = Duration::from_micros(50);
 /// Nothing is tried near before so many cpus, on average, had nothing to do for this long.
 const SPARE_CPUS: f64 = 0.2;
 const SPARE_FOR: Duration = Duration::from_millis(50);
@@ -211,8 +213,9 @@ impl Pace {
                 self.crowd = crowd.then_some((0, 0));
                 self.begin();
                 // They keep this thread busy, with spinning they are better off from the start.
-                if crowd && took < SPIN * WINDOW as u32 && self.may_spin() {
+                if crowd && took < FAST * WINDOW as u32 && self.may_spin() {
                     self.judge = Judge::of_many(Way::Spin);
+                    self.judged = time;
                 }
             }
         }
@@ -283,11 +286,15 @@ impl Pace {
         left < 0.0
     }
 
-    /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free. By the time of the last call, for
-    /// to ask for the time at each stop is to lengthen it.
-    pub(super) fn pause(&mut self) {
-        let since_judged = Duration::from_nanos(ns_between(self.judged, self.last.1));
-        if (self.near.is_some() || self.spins) && since_judged > STALE {
+    /// Before a wait: nobody knows how long it will be, and for how long the cpu stays free. `now` is the time of the last stop,
+    /// for to ask for it is to lengthen the next one.
+    pub(super) fn pause(&mut self, now: Time) {
+        if self.near.is_none() && !self.spins {
+            return;
+        }
+        let since_judged = Duration::from_nanos(ns_between(self.judged, now));
+        // Where the clock was set back it is not known.
+        if since_judged > STALE || ns_between(now, self.judged) > 0 {
             self.begin();
         }
     }

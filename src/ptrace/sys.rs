@@ -182,6 +182,12 @@ pub(super) fn run_idle(idle: bool) -> bool {
     unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
 }
 
+/// True where the calling thread has the class that a thread has by default.
+pub(super) fn is_ordinary() -> bool {
+    // SAFETY: takes an integer, and 0 names the calling thread.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+}
+
 /// Has the calling thread go before every other that is not of a real-time class (SCHED_FIFO), or not (SCHED_OTHER); false where
 /// the kernel refuses.
 pub(super) fn run_first(first: bool) -> bool {

@@ -249,6 +249,12 @@ impl Group {
         self.meter.threads.store(self.threads.len() as u64, Ordering::Relaxed);
     }
 
+    /// The thread is about to be let go: who hears of it counts it no more.
+    pub(super) fn lets_go(&mut self, tid: i32) {
+        self.meter.threads.store(self.threads.len() as u64 - 1, Ordering::Relaxed);
+        self.settled(tid);
+    }
+
     /// The thread has stopped since, or is gone.
     pub(super) fn settled(&mut self, tid: i32) {
         for pending in &mut self.changes {

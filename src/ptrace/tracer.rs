@@ -54,6 +54,7 @@ pub(super) fn run(shared: Arc<Shared>, me: Handle, commands: Receiver<Command>) 
         ahead: PidSet::default(),
         ticks: None,
         looked: Instant::now(),
+        heard: Time::default(),
         row: 0,
     };
     while tracer.work() {}
@@ -75,6 +76,8 @@ struct Tracer {
     ticks: Option<Timer>,
     /// When it last looked for both. A tick is heard only while it sleeps, which it may not for long.
     looked: Instant,
+    /// The time of the last stop.
+    heard: Time,
     /// New processes that are not to be traced: detached at their first stop (hazard 4).
     strangers: PidSet,
     /// New threads of which it was decided before their parent's event: they have died, were let go, or were taken for the
@@ -98,7 +101,7 @@ impl Tracer {
             self.hear_awaited();
             self.catch_up();
         }
-        self.pace.pause();
+        self.pace.pause(self.heard);
         match self.wait() {
             Ok(Some(change)) => {
                 self.row += 1;
@@ -250,6 +253,7 @@ impl Tracer {
 
     fn stopped(&mut self, stopped: Stopped, stop: Stop) {
         let time = now();
+        self.heard = time;
         let tid = stopped.tid();
         let Some(task) = self.tasks.get_mut(&tid) else { return self.unknown(stopped, stop) };
         let meter = Arc::clone(&task.meter);

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use nix::sched::sched_getcpu;
 
@@ -8,37 +8,70 @@ use super::*;
 #[test]
 fn who_waits_for_one_that_is_let_go_looks_itself_whether_it_is() {
     let last = LetsGo { tid: 1, tracer: 2 };
-    let looks = std::cell::Cell::new(0);
+    let looks = Cell::new(0);
     let let_go_after = |least: u32| {
         looks.set(0);
         let by = Instant::now() + Duration::from_secs(60);
-        let tracer_of = |tid| {
-            assert_eq!(tid, 1);
+        let is_held = |of: &LetsGo| {
+            assert_eq!(*of, last);
             looks.set(looks.get() + 1);
-            if looks.get() > least { 0 } else { 2 }
+            looks.get() <= least
         };
-        (last.wait(by, tracer_of), looks.get())
+        (last.wait(by, is_held), looks.get())
     };
     assert_eq!(let_go_after(0), (InForce::All, 1));
     assert_eq!(let_go_after(LOOKS + 2), (InForce::All, LOOKS + 3));
-    assert_eq!(last.wait(Instant::now(), |_| 2), InForce::Partly, "it is traced yet");
-    assert_eq!(last.wait(Instant::now(), |_| 3), InForce::All, "by another one already");
+    assert_eq!(last.wait(Instant::now(), |_| true), InForce::Partly);
+    assert_eq!(last.wait(Instant::now(), |_| false), InForce::All);
 }
 
-/// A thread that wants a cpu all the time, with that cpu.
-fn busy(over: &'static AtomicBool) -> (i32, usize) {
+#[test]
+fn a_thread_is_held_as_long_as_that_tracer_has_it_and_it_lives() {
+    // Nobody, who is 0, traces this thread.
+    let me = LetsGo { tid: sys::gettid(), tracer: 0 };
+    assert!(me.is_held());
+    assert!(!LetsGo { tracer: 1, ..me }.is_held(), "another one has it");
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    let pid = dead.id() as i32;
+    let by = Instant::now() + Duration::from_secs(10);
+    while !Stat::of(pid).unwrap().has_exited() {
+        assert!(Instant::now() < by, "it does not end");
+        thread::yield_now();
+    }
+    assert!(!LetsGo { tid: pid, tracer: 0 }.is_held(), "it is dead, and not reaped");
+    dead.wait().unwrap();
+    assert!(!LetsGo { tid: pid, tracer: 0 }.is_held(), "it is gone");
+}
+
+/// A thread that wants its cpu all the time, until this is dropped.
+struct Busy {
+    tid: i32,
+    cpu: usize,
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn busy() -> Busy {
     let (tell, told) = mpsc::channel();
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
     thread::spawn(move || {
         let mut one = CpuSet::new();
         let cpu = sched_getcpu().unwrap();
         one.set(cpu).unwrap();
         sched_setaffinity(Pid::from_raw(0), &one).unwrap();
         tell.send((sys::gettid(), cpu)).unwrap();
-        while !over.load(Ordering::Relaxed) {
+        while !is_over.load(Ordering::Relaxed) {
             std::hint::spin_loop();
         }
     });
-    told.recv().unwrap()
+    let (tid, cpu) = told.recv().unwrap();
+    Busy { tid, cpu, over }
 }
 
 /// Whether this thread may go before others.
@@ -48,9 +81,9 @@ fn may() -> bool {
 
 #[test]
 fn a_caller_that_has_its_answer_and_no_cpu_is_given_that_of_the_one_let_go() {
-    static OVER: AtomicBool = AtomicBool::new(false);
     // It stands for both: it wants a cpu, and has one.
-    let (tid, _) = busy(&OVER);
+    let both = busy();
+    let tid = both.tid;
     assert!(!answered(tid), "nobody was let go");
     LET_GO.set(Some(tid));
     assert_eq!(answered(tid), may());
@@ -69,18 +102,16 @@ fn a_caller_that_has_its_answer_and_no_cpu_is_given_that_of_the_one_let_go() {
     }
     LET_GO.set(Some(tid));
     assert!(!answered(caller), "it wants no cpu");
-    OVER.store(true, Ordering::Relaxed);
     drop(sleeps);
     asleep.join().unwrap();
 }
 
 #[test]
 fn a_cpu_is_taken_for_a_moment_only() {
-    static OVER: AtomicBool = AtomicBool::new(false);
-    let (_, cpu) = busy(&OVER);
+    let other = busy();
+    let cpu = other.cpu;
     let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let taken = take_for_a_moment(cpu, || assert_eq!(sched_getcpu(), Ok(cpu), "though another one wants it"));
     assert_eq!(taken, may());
     assert_eq!(sched_getaffinity(Pid::from_raw(0)), Ok(cpus));
-    OVER.store(true, Ordering::Relaxed);
 }

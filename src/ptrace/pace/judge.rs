@@ -13,6 +13,7 @@ const FAR: f64 = 4.0;
 const FAR_OF_MANY: f64 = 2.0;
 /// A way must be so much better to be worth a change, and so much worse to be left.
 const MARGIN: f64 = 1.1;
+const FREE_MARGIN: f64 = 0.97;
 /// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
 const PATIENCE: u32 = 1;
 const PATIENCE_MAX: u32 = 1024;
@@ -138,7 +139,7 @@ impl Judge {
         *cost = if *cost == 0.0 || self.on_trial { now } else { (*cost * 3.0 + now) / 4.0 };
         let cost = *cost;
         if self.on_trial {
-            if cost * MARGIN > other {
+            if cost * self.worth() > other {
                 self.failed();
             } else {
                 self.on_trial = false;
@@ -153,6 +154,11 @@ impl Judge {
             self.try_other();
         }
         true
+    }
+
+    /// By how much the way on trial must be better. Spinning takes a cpu, so free may even be a little worse.
+    fn worth(&self) -> f64 {
+        if self.many && self.way == Way::Free { FREE_MARGIN } else { MARGIN }
     }
 
     fn try_other(&mut self) {

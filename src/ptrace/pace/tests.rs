@@ -30,13 +30,29 @@ fn several_that_call_fast_begin_with_a_tracer_that_spins() {
         pace.place = Place::of(&TAKEN, 1);
         for call in 0..2 * WINDOW as i64 {
             let ns = call * gap.as_nanos() as i64;
-            pace.called((call % 2) as i32, Time { sec: 1 + ns / 1_000_000_000, nsec: ns % 1_000_000_000 });
+            let time = Time { sec: 1 + ns / 1_000_000_000, nsec: ns % 1_000_000_000 };
+            pace.called((call % 2) as i32, time);
+            pace.pause(time);
         }
         assert!(pace.crowd.is_some());
         (pace.judge.way, pace.spin())
     };
-    assert_eq!(way(SPIN / 4), (Way::Spin, Some(SPIN)));
-    assert_eq!(way(SPIN * 4), (Way::Free, None), "they would be waited for in vain");
+    assert_eq!(way(FAST / 4), (Way::Spin, Some(SPIN)));
+    assert_eq!(way(FAST * 4), (Way::Free, None), "they would be waited for in vain");
+}
+
+#[test]
+fn what_was_measured_long_ago_or_by_another_clock_says_nothing_any_more() {
+    let at = |sec| Time { sec, nsec: 0 };
+    let spins_at = |now| {
+        let mut pace = Pace::new(true);
+        (pace.spins, pace.judged) = (true, at(100));
+        pace.pause(now);
+        pace.spins
+    };
+    assert!(spins_at(at(100)));
+    assert!(!spins_at(at(101)), "a stop of any kind tells that time has passed");
+    assert!(!spins_at(at(99)), "the clock was set back");
 }
 
 #[test]

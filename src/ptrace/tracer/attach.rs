@@ -154,7 +154,7 @@ impl Tracer {
     /// Says that a thread is about to be detached, where that is what somebody waits for.
     pub(super) fn lets_go(&mut self, pid: i32, tid: i32) {
         if let Some(group) = self.groups.get_mut(&pid).filter(|group| group.trace.is_none()) {
-            group.settled(tid);
+            group.lets_go(tid);
             group.tell(Some(LetsGo { tid, tracer: sys::gettid() }));
         }
     }

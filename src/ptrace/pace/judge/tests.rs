@@ -26,6 +26,13 @@ fn where_many_begin_with_spinning_free_is_tried_later_and_left_early() {
 }
 
 #[test]
+fn many_that_gain_nothing_from_spinning_are_waited_for_without() {
+    let mut judge = Judge::of_many(Way::Spin);
+    let [free, spin] = run(&mut judge, 64_000, |way| if way == Way::Free { 102 } else { 100 });
+    assert!(spin * 10 < free, "{spin} spinning, {free} free");
+}
+
+#[test]
 fn many_leave_at_once_a_way_that_has_become_far_worse_than_the_other_was() {
     let mut judge = Judge::of_many(Way::Free);
     let cost = |way| if way == Way::Free { 10 } else { 20 };
