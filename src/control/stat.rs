@@ -71,6 +71,7 @@ impl Ktrace {
         line("lost", &counts.lost);
         line("readers", &counts.readers);
         line("stops", &costs.stops);
+        line("stopped_ns", &costs.stopped_ns);
         line("ns_per_stop", &costs.stopped_ns.checked_div(costs.stops).unwrap_or(0));
         line("error", &sink.as_ref().and_then(|s| s.end()).map_or("none".into(), error));
         Ok(text)

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::support::mount::Mount;
 use crate::support::stream::notes;
 use crate::support::tracee::Tracee;
-use crate::support::{Running, command, need, output, wait_for};
+use crate::support::{IS_EBPF, Running, command, need, output, wait_for};
 
 #[test]
 fn descend_reaches_a_tree_that_forks_all_the_time_and_hurts_nobody() {
@@ -170,4 +170,26 @@ fn without_emul_a_note_tells_of_each_change_and_not_of_the_beginning() {
     tracee.go();
     let told = notes(&trace.rest());
     assert_eq!(told[..told.len() - 1], ["set syscall,sysret,namei", "set syscall,namei"]);
+}
+
+#[test]
+fn stat_says_how_often_and_how_long_a_process_was_stopped() {
+    need!("fuse", "ptrace");
+    let mount = Mount::new();
+    let busy = Running::spawn(Command::new("sh").args(["-c", "while :; do kill -0 $$; done"]));
+    let pid = busy.pid();
+    mount.set(pid, "set syscall,sysret policy=overwrite");
+    let number = |stat: &str, name: &str| -> u64 {
+        stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
+    };
+    wait_for("records", || number(&mount.read(format!("{pid}/stat")), "records") > 1000);
+    let stat = mount.read(format!("{pid}/stat"));
+    let [stops, ns, each] = ["stops", "stopped_ns", "ns_per_stop"].map(|name| number(&stat, name));
+    if IS_EBPF {
+        return assert_eq!((stops, ns, each), (0, 0, 0), "nobody is");
+    }
+    assert!(stops > 500 && each > 0 && ns >= stops * each && ns < stops * (each + 1), "{stat}");
+    drop(busy);
+    let total = mount.read("stat");
+    assert!(number(&total, "stops") >= stops && number(&total, "stopped_ns") >= ns, "{total}");
 }
