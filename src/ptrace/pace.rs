@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use self::host::{cpus, idle, run_delay, running};
+use self::host::{cpus, idle, run_delay};
 use self::judge::{Judge, WINDOW, Way};
 use self::place::Place;
 use super::sys;
@@ -64,6 +64,8 @@ pub(super) struct Pace {
     judge: Judge,
     /// Where it may run; `None` where it has no choice.
     cpus: Option<CpuSet>,
+    /// Says how many threads want a cpu.
+    running: fn() -> Option<usize>,
     /// The kernel lets it come back from SCHED_IDLE.
     may_return: bool,
     /// Where it is held.
@@ -111,6 +113,7 @@ impl Pace {
         Pace {
             judge: Judge::between(if may_return { Way::Near } else { Way::Spin }),
             cpus,
+            running: host::running,
             may_return,
             near: None,
             long: (0, MOVED),
@@ -212,8 +215,10 @@ impl Pace {
             if crowd != self.crowd.is_some() {
                 self.crowd = crowd.then_some((0, 0));
                 self.begin();
-                // They keep this thread busy, with spinning they are better off from the start.
-                if crowd && took < FAST * WINDOW as u32 && self.may_spin() {
+                // They keep this thread busy, with spinning they are better off from the start; but for those that want all cpus
+                // for themselves.
+                let fast = crowd && took < FAST * WINDOW as u32;
+                if fast && (self.running)().is_some_and(|running| running <= cpus()) && self.may_spin() {
                     self.judge = Judge::of_many(Way::Spin);
                     self.judged = time;
                 }
@@ -266,7 +271,7 @@ impl Pace {
             return false;
         }
         if passed < SPARE_FOR {
-            return self.first && running().is_some_and(|running| running < cpus());
+            return self.first && (self.running)().is_some_and(|running| running < cpus());
         }
         self.first = false;
         let looked = idle().map(|idle| (Instant::now(), idle));

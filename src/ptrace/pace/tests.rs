@@ -24,10 +24,11 @@ fn a_spinner_that_sleeps_leaves_its_place_to_another() {
 #[test]
 fn several_that_call_fast_begin_with_a_tracer_that_spins() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    let way = |gap: Duration| {
+    let way = |gap: Duration, running: fn() -> Option<usize>| {
         let mut pace = Pace::new(true);
         pace.cpus = Some(CpuSet::new());
         pace.place = Place::of(&TAKEN, 1);
+        pace.running = running;
         for call in 0..2 * WINDOW as i64 {
             let ns = call * gap.as_nanos() as i64;
             let time = Time { sec: 1 + ns / 1_000_000_000, nsec: ns % 1_000_000_000 };
@@ -37,8 +38,9 @@ fn several_that_call_fast_begin_with_a_tracer_that_spins() {
         assert!(pace.crowd.is_some());
         (pace.judge.way, pace.spin())
     };
-    assert_eq!(way(FAST / 4), (Way::Spin, Some(SPIN)));
-    assert_eq!(way(FAST * 4), (Way::Free, None), "they would be waited for in vain");
+    assert_eq!(way(FAST / 4, || Some(cpus())), (Way::Spin, Some(SPIN)));
+    assert_eq!(way(FAST * 4, || Some(cpus())), (Way::Free, None), "they would be waited for in vain");
+    assert_eq!(way(FAST / 4, || Some(cpus() + 1)), (Way::Free, None), "they want that cpu");
 }
 
 #[test]
