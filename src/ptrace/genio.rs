@@ -83,24 +83,20 @@ impl Genio {
         moved: u64,
         out: &mut impl FnMut(&[u8]) -> bool,
     ) -> bool {
-        let mut left = moved;
+        let (mut left, mut used) = (moved, 0);
         for span in spans.iter_mut() {
+            if left == 0 {
+                break;
+            }
             span.len = span.len.min(left);
             left -= span.len;
+            used += 1;
         }
-        let mut rest = &spans[..];
-        while let Some((first, others)) = rest.split_first() {
-            let (group, len) = together(rest);
-            if group.is_empty() {
-                rest = others;
-                if !self.span(memory, *first, out) {
-                    return false;
-                }
-                continue;
-            }
-            rest = &rest[group.len()..];
-            self.piece.resize(len, 0);
-            let goes_on = match memory.read_all(group, &mut self.piece) {
+        let mut rest = &spans[..used];
+        while !rest.is_empty() {
+            let (group, others) = rest.split_at(together(rest));
+            rest = others;
+            let goes_on = match self.fetch(memory, group) {
                 true => self.pieces(group, out),
                 false => group.iter().all(|span| self.span(memory, *span, out)),
             };
@@ -109,6 +105,15 @@ impl Genio {
             }
         }
         true
+    }
+
+    /// All of these spans, if they fit in a piece and can be read.
+    fn fetch(&mut self, memory: Memory, spans: &[Span]) -> bool {
+        let len: u64 = spans.iter().map(|span| span.len).sum();
+        len <= PIECE as u64 && {
+            self.piece.resize(len as usize, 0);
+            memory.read_all(spans, &mut self.piece)
+        }
     }
 
     /// What was fetched of these spans.
@@ -138,17 +143,14 @@ impl Genio {
     }
 }
 
-/// The first spans that fit in a piece together, and their length; none where the first alone is too long.
-fn together(spans: &[Span]) -> (&[Span], usize) {
-    let (mut count, mut len) = (0, 0);
-    for span in spans {
-        // No overflow: both are at most a piece, or it ends here.
-        if span.len > PIECE as u64 || len + span.len as usize > PIECE {
-            break;
-        }
-        (count, len) = (count + 1, len + span.len as usize);
-    }
-    (&spans[..count], len)
+/// How many of the first spans fit in a piece together: one at least.
+fn together(spans: &[Span]) -> usize {
+    let mut len = 0u64;
+    let fits = |span: &&Span| {
+        len = len.saturating_add(span.len);
+        len <= PIECE as u64
+    };
+    spans.iter().take_while(fits).count().max(1)
 }
 
 /// True for a call that receives with MSG_TRUNC.

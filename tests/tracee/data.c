@@ -19,7 +19,7 @@
 #define EINVAL (-22)
 #define CHUNK 4088
 
-static char buf[20000], big[20000];
+static char buf[20000], big[20000], wide[80000];
 static int file, root, nothing;
 
 static void seen(const char *way, int fd, const void *bytes, unsigned long n)
@@ -116,6 +116,13 @@ static void vectors(void)
 	IS(0, __NR_writev, file, out, 0);
 }
 
+/* All of this has gone into /dev/null, chunk by chunk. */
+static void whole(const char *bytes, unsigned long n)
+{
+	for (unsigned long at = 0; at < n; at += CHUNK)
+		seen("w ", nothing, bytes + at, n - at < CHUNK ? n - at : CHUNK);
+}
+
 static void chunks(void)
 {
 	struct vec halves[] = { { big, 5000 }, { big + 5000, 5000 } }, each[1024];
@@ -139,6 +146,13 @@ static void chunks(void)
 		seen("w ", nothing, big + i, 1);
 	}
 	IS(1024, __NR_writev, nothing, each, COUNT(each));
+	/* More than is fetched at once, in vectors and in one of them. */
+	struct vec more[] = { { big, 20000 }, { big, 20000 }, { big, 20000 }, { big, 20000 }, { big, 3 }, { wide, 80000 }, { big, 5 } };
+	for (unsigned long i = 0; i < sizeof wide; i++)
+		wide[i] = i % 241;
+	for (unsigned long i = 0; i < COUNT(more); i++)
+		whole(more[i].base, more[i].len);
+	IS(160008, __NR_writev, nothing, more, COUNT(more));
 	IS(0, __NR_munmap, edge + 2 * 4096, 4096);
 	memcpy(edge, big, 2 * 4096);
 	IS(20000, __NR_write, nothing, edge + 4096 - 1000, 20000);
