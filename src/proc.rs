@@ -136,8 +136,9 @@ pub struct Stat {
     pub policy: i32,
 }
 
-/// `PF_EXITING` and `PF_KTHREAD` of the kernel's sched.h.
+/// `PF_EXITING` of the kernel's sched.h: set before anybody is told that the thread ends.
 const PF_EXITING: u32 = 0x0000_0004;
+/// `PF_KTHREAD`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 impl Stat {
@@ -174,11 +175,11 @@ impl Stat {
 
     /// A thread that has exited, or is on its way out.
     pub fn is_ending(&self) -> bool {
-        self.has_exited() || self.flags & PF_EXITING != 0
+        self.flags & PF_EXITING != 0
     }
 
-    /// Of a class in which every thread has its share.
-    pub fn is_ordinary(&self) -> bool {
+    /// Of the fair class of sched(7), in which every thread has its share.
+    pub fn is_fair(&self) -> bool {
         matches!(self.policy, libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE)
     }
 
@@ -243,9 +244,7 @@ pub fn threads(pid: i32) -> Result<Vec<i32>> {
 
 /// Whether every thread of this process is on its way out, or it is gone. It is no zombie yet while its memory is taken down.
 pub fn is_ending(pid: i32) -> bool {
-    /// `PF_EXITING` of the kernel's include/linux/sched.h: set before anybody is told that the thread ends.
-    const EXITING: u32 = 4;
-    let ends = |tid: &i32| Stat::of(*tid).map_or(true, |stat| stat.flags & EXITING != 0);
+    let ends = |tid: &i32| Stat::of(*tid).map_or(true, |stat| stat.is_ending());
     // Mostly the first says it.
     ends(&pid) && threads(pid).map_or(true, |tids| tids.iter().all(ends))
 }

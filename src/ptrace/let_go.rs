@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::sys;
@@ -79,7 +79,7 @@ pub(super) fn answered(caller: i32) -> bool {
     let wants = |tid| Stat::of(tid).ok().filter(|stat| stat.state == b'R');
     match (wants(caller), wants(tid)) {
         // Of a real-time class it would not give its cpu to this thread, and nobody may take it from it.
-        (Some(caller), Some(taken)) if caller.cpu == taken.cpu && taken.is_ordinary() => {
+        (Some(caller), Some(taken)) if caller.cpu == taken.cpu && taken.is_fair() => {
             take_for_a_moment(caller.cpu, || {})
         }
         _ => false,
@@ -89,12 +89,11 @@ pub(super) fn answered(caller: i32) -> bool {
 /// This thread takes a cpu, before all that are not of a real-time class, and when it gives it back the scheduler chooses who runs
 /// there. False where it may not, without CAP_SYS_NICE, or somebody has given this thread a class of its own.
 fn take_for_a_moment(cpu: usize, there: impl FnOnce()) -> bool {
-    let mut one = CpuSet::new();
-    let (Ok(cpus), Ok(())) = (sched_getaffinity(Pid::from_raw(0)), one.set(cpu)) else { return false };
-    if !sys::is_ordinary() || !sys::run_first(true) {
+    let Ok(cpus) = sched_getaffinity(Pid::from_raw(0)) else { return false };
+    if !sys::has_default_policy() || !sys::run_first(true) {
         return false;
     }
-    let taken = sched_setaffinity(Pid::from_raw(0), &one).is_ok();
+    let taken = sys::run_on(cpu);
     if taken {
         there();
         let _ = sched_setaffinity(Pid::from_raw(0), &cpus);

@@ -81,7 +81,7 @@ pub(super) struct Pace {
     /// the last before them.
     calls: u32,
     others: u32,
-    asked: Time,
+    since: Time,
     /// The calls of which the next measure is made: how long they took, and how many there are; `None` while one thread is
     /// busy.
     crowd: Option<(u64, u32)>,
@@ -122,7 +122,7 @@ impl Pace {
             last: (0, Time::default()),
             calls: 0,
             others: 0,
-            asked: Time::default(),
+            since: Time::default(),
             crowd: None,
             returns: false,
             judged: Time::default(),
@@ -203,14 +203,14 @@ impl Pace {
 
     /// Whether one thread is busy, or more. `other`: this call, which ended at `time`, is another's than the one before.
     fn look_whose(&mut self, other: bool, time: Time) {
-        if self.asked == Time::default() {
-            self.asked = time;
+        if self.since == Time::default() {
+            self.since = time;
         }
         self.others += u32::from(other);
         self.calls += 1;
         if self.calls as usize == WINDOW {
             self.calls = 0;
-            let took = Duration::from_nanos(ns_between(std::mem::replace(&mut self.asked, time), time));
+            let took = Duration::from_nanos(ns_between(std::mem::replace(&mut self.since, time), time));
             let crowd = std::mem::take(&mut self.others) as usize > WINDOW / 4;
             if crowd != self.crowd.is_some() {
                 self.crowd = crowd.then_some((0, 0));
@@ -226,19 +226,14 @@ impl Pace {
         }
     }
 
-    /// Nothing is known.
-    fn begin(&mut self) {
+    /// Nothing is known: it waits as any thread does, wherever it likes.
+    pub(super) fn begin(&mut self) {
         self.returns = false;
         self.leave();
         self.judge = match self.crowd {
             Some(_) => Judge::of_many(Way::Free),
             None => Judge::between(if self.may_return { Way::Near } else { Way::Spin }),
         };
-    }
-
-    /// Somebody is about to be let go, and may want its cpu all the time then: near, this thread would not have it any more.
-    pub(super) fn lets_go(&mut self) {
-        self.begin();
     }
 
     /// For how long to ask before sleeping.
@@ -316,15 +311,14 @@ impl Pace {
 
     /// To the cpu of this tracee, which may have moved.
     fn follow(&mut self, tid: i32) {
-        let Ok(Stat { cpu, .. }) = Stat::of(tid) else { return };
         if self.cpus.is_none() {
             return;
         }
+        let Ok(Stat { cpu, .. }) = Stat::of(tid) else { return };
         if self.near == Some(cpu) {
             return;
         }
-        let mut one = CpuSet::new();
-        let held = one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok();
+        let held = sys::run_on(cpu);
         if held && (self.near.is_some() || sys::run_idle(true)) {
             if self.near.replace(cpu).is_none() {
                 self.delay_ns = run_delay();

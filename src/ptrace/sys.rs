@@ -11,7 +11,9 @@ use std::ptr;
 
 use libc::{c_long, c_void};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 
 use super::memory::Span;
 
@@ -176,25 +178,31 @@ pub(super) fn kick(tid: i32) {
 
 /// Has the calling thread give way to every other (SCHED_IDLE), or not (SCHED_OTHER); false where the kernel refuses.
 pub(super) fn run_idle(idle: bool) -> bool {
-    let policy = if idle { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` is read only, and 0 names the calling thread.
-    unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
-}
-
-/// True where the calling thread has the class that a thread has by default.
-pub(super) fn is_ordinary() -> bool {
-    // SAFETY: takes an integer, and 0 names the calling thread.
-    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+    set_policy(if idle { libc::SCHED_IDLE } else { libc::SCHED_OTHER }, 0)
 }
 
 /// Has the calling thread go before every other that is not of a real-time class (SCHED_FIFO), or not (SCHED_OTHER); false where
 /// the kernel refuses.
 pub(super) fn run_first(first: bool) -> bool {
-    let (policy, sched_priority) = if first { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    if first { set_policy(libc::SCHED_FIFO, 1) } else { set_policy(libc::SCHED_OTHER, 0) }
+}
+
+fn set_policy(policy: i32, sched_priority: i32) -> bool {
     let param = libc::sched_param { sched_priority };
-    // SAFETY: as above.
+    // SAFETY: `param` is read only, and 0 names the calling thread.
     unsafe { libc::sched_setscheduler(0, policy, &param) == 0 }
+}
+
+/// True where nobody has given the calling thread another policy than SCHED_OTHER.
+pub(super) fn has_default_policy() -> bool {
+    // SAFETY: takes an integer, and 0 names the calling thread.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+}
+
+/// Has the calling thread run on this cpu only; false where it may not run there.
+pub(super) fn run_on(cpu: usize) -> bool {
+    let mut one = CpuSet::new();
+    one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok()
 }
 
 /// Number and arguments of a call, where `op` says that it is at its entry.

@@ -389,7 +389,8 @@ impl Tracer {
     /// is stopped, and will be detached without.
     fn untrace(&mut self, pid: i32, stopped: Option<i32>) {
         let Some(group) = self.groups.get_mut(&pid) else { return };
-        self.pace.lets_go();
+        // They may want their cpu all the time then: near, this thread would not have it any more.
+        self.pace.begin();
         group.trace = None;
         for tid in &group.threads {
             if let Some(task) = self.tasks.get_mut(tid) {

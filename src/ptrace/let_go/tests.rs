@@ -61,10 +61,8 @@ fn busy() -> Busy {
     let over = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&over);
     thread::spawn(move || {
-        let mut one = CpuSet::new();
         let cpu = sched_getcpu().unwrap();
-        one.set(cpu).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        assert!(sys::run_on(cpu));
         tell.send((sys::gettid(), cpu)).unwrap();
         while !is_over.load(Ordering::Relaxed) {
             std::hint::spin_loop();

@@ -13,6 +13,7 @@ const FAR: f64 = 4.0;
 const FAR_OF_MANY: f64 = 2.0;
 /// A way must be so much better to be worth a change, and so much worse to be left.
 const MARGIN: f64 = 1.1;
+/// Spinning takes a cpu: free may even be a little worse.
 const FREE_MARGIN: f64 = 0.97;
 /// Windows from one trial of the other way to the next: at first, and at most. Doubled by each that was in vain.
 const PATIENCE: u32 = 1;
@@ -156,7 +157,7 @@ impl Judge {
         true
     }
 
-    /// By how much the way on trial must be better. Spinning takes a cpu, so free may even be a little worse.
+    /// By how much the way on trial must be better.
     fn worth(&self) -> f64 {
         if self.many && self.way == Way::Free { FREE_MARGIN } else { MARGIN }
     }
